@@ -1,0 +1,294 @@
+//! status.json: what a node tells its own machine and whoever monitors it.
+//!
+//! Written by the agent after every step, replaced whole. The field names are a contract: a monitoring system reads
+//! them. Version 1 is `apiVersion: patchmgmt.io/v1`, `kind: NodeStatus`; fields may join, none changes its meaning.
+
+use std::collections::BTreeMap;
+
+use crate::API_VERSION;
+use crate::digest::Sha256;
+use crate::name::{NodeId, Variant};
+use crate::report::{BundleRef, Outcome, Step};
+use crate::time::UnixTime;
+
+/// The `kind` of a status.
+pub const KIND: &str = "NodeStatus";
+
+/// The whole document.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Always [`API_VERSION`].
+    pub api_version: String,
+    /// Always [`KIND`].
+    pub kind: String,
+    /// Who.
+    pub metadata: Metadata,
+    /// How it is.
+    pub status: Status,
+}
+
+/// Who the node is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Metadata {
+    /// The node's id.
+    pub name: NodeId,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How the node is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// When this was written, by the node's clock.
+    pub updated_at: UnixTime,
+    /// The program that wrote it.
+    pub agent_version: String,
+    /// What the node's bundles are built for.
+    pub variant: Variant,
+    /// One word for machines.
+    pub state: State,
+    /// One sentence for people: what is, and what comes next.
+    pub summary: String,
+    /// How the last fetch ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<StepStatus>,
+    /// How the last install ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<StepStatus>,
+    /// What is staged or being fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanStatus>,
+    /// The last bundle that was installed to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installed: Option<InstalledStatus>,
+    /// Bundles that the node refuses, and why.
+    pub quarantine: Vec<Quarantined>,
+    /// When the repository's metadata on this node expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_expires: Option<UnixTime>,
+    /// Whether the distribution asks for a reboot.
+    pub reboot_required: bool,
+    /// Reports that the centre has not accepted yet.
+    pub reports_queued: u64,
+}
+
+/// One word for what the node is doing or waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    /// Never ran, or not configured.
+    Unknown,
+    /// Patched as far as the repository goes.
+    UpToDate,
+    /// Parts of a bundle are still missing.
+    Fetching,
+    /// Everything is here and proved; waiting for the maintenance window.
+    Staged,
+    /// An install began and has not ended.
+    Installing,
+    /// Something was not ready; it will be tried again.
+    Deferred,
+    /// A bundle or the repository was refused.
+    Quarantined,
+    /// The last install failed or was rolled back; the node is in its pre-patch state.
+    Failed,
+    /// A person must look.
+    NeedsPerson,
+}
+
+impl State {
+    /// Every state, for metrics that show one series each.
+    pub const ALL: [State; 9] = [
+        State::Unknown,
+        State::UpToDate,
+        State::Fetching,
+        State::Staged,
+        State::Installing,
+        State::Deferred,
+        State::Quarantined,
+        State::Failed,
+        State::NeedsPerson,
+    ];
+}
+
+/// How a step ended last time.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepStatus {
+    /// Which.
+    pub step: Step,
+    /// When it ended.
+    pub at: UnixTime,
+    /// How.
+    pub outcome: Outcome,
+    /// The exit code that belongs to it.
+    pub exit_code: u8,
+    /// What, where, why, what to do.
+    pub message: String,
+    /// How long it took, in seconds.
+    pub seconds: u64,
+    /// Bytes that came over the network, protocol included.
+    pub bytes_received: u64,
+    /// Requests made.
+    pub requests: u64,
+    /// For an install: the network interfaces that the package manager saw, each with `up` or `down`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_seen: Option<Vec<String>>,
+}
+
+/// What the node needs of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanStatus {
+    /// Which bundle.
+    pub bundle: BundleRef,
+    /// Packages that will change.
+    pub packages: u64,
+    /// Size of the packages needed, in bytes.
+    pub bytes_needed: u64,
+    /// Of these, already here and verified.
+    pub bytes_present: u64,
+    /// Size of the whole bundle file, in bytes.
+    pub bundle_bytes: u64,
+    /// Packages that the package manager keeps back, each with the reason if it gives one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_back: Vec<String>,
+    /// Whether everything is staged.
+    pub complete: bool,
+}
+
+/// What was installed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstalledStatus {
+    /// Which bundle.
+    pub bundle: BundleRef,
+    /// When.
+    pub at: UnixTime,
+    /// How many packages changed.
+    pub packages: u64,
+    /// The digest of the inventory afterwards.
+    pub inventory: Sha256,
+}
+
+/// A bundle that the node refuses.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantined {
+    /// Which bundle.
+    pub bundle: BundleRef,
+    /// Since when.
+    pub since: UnixTime,
+    /// The exit code that put it here: 2 or 3.
+    pub exit_code: u8,
+    /// What was wrong.
+    pub reason: String,
+    /// How it ends.
+    pub way_out: String,
+}
+
+impl NodeStatus {
+    /// Reads a status.
+    ///
+    /// # Errors
+    /// If it is not strict JSON, or a document of another kind or version.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let status: NodeStatus = crate::json::read(bytes).map_err(|e| e.to_string())?;
+        if (status.api_version.as_str(), status.kind.as_str()) != (API_VERSION, KIND) {
+            return Err(format!(
+                "it is a {} of version {}; this program reads {KIND} of {API_VERSION}",
+                status.kind, status.api_version
+            ));
+        }
+        Ok(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> NodeStatus {
+        let bundle = BundleRef {
+            version: "20261123-42".parse().unwrap(),
+            cycle: "2026-11".parse().unwrap(),
+            serial: 7,
+            index: Sha256::of(b"index"),
+        };
+        let at = UnixTime(1_795_411_753);
+        NodeStatus {
+            api_version: API_VERSION.into(),
+            kind: KIND.into(),
+            metadata: Metadata {
+                name: "store-0815-till-2".parse().unwrap(),
+                labels: BTreeMap::from([("role".into(), "till".into())]),
+            },
+            status: Status {
+                updated_at: at,
+                agent_version: "0.1.0".into(),
+                variant: "debian-12-amd64".parse().unwrap(),
+                state: State::Quarantined,
+                summary: "bundle 20261123-42 is refused".into(),
+                fetch: Some(StepStatus {
+                    step: Step::Fetch,
+                    at,
+                    outcome: Outcome::IntegrityFailure,
+                    exit_code: 2,
+                    message: "damaged".into(),
+                    seconds: 3,
+                    bytes_received: 1000,
+                    requests: 4,
+                    network_seen: None,
+                }),
+                install: Some(StepStatus {
+                    step: Step::Install,
+                    at,
+                    outcome: Outcome::Installed,
+                    exit_code: 0,
+                    message: "patched".into(),
+                    seconds: 30,
+                    bytes_received: 0,
+                    requests: 0,
+                    network_seen: Some(vec!["lo down".into()]),
+                }),
+                plan: Some(PlanStatus {
+                    bundle: bundle.clone(),
+                    packages: 12,
+                    bytes_needed: 5000,
+                    bytes_present: 4000,
+                    bundle_bytes: 90_000,
+                    kept_back: vec!["vim: held".into()],
+                    complete: false,
+                }),
+                installed: Some(InstalledStatus {
+                    bundle: bundle.clone(),
+                    at,
+                    packages: 3,
+                    inventory: Sha256::of(b"inventory"),
+                }),
+                quarantine: vec![Quarantined {
+                    bundle,
+                    since: at,
+                    exit_code: 2,
+                    reason: "damaged".into(),
+                    way_out: "nothing to do here".into(),
+                }],
+                metadata_expires: Some(at),
+                reboot_required: false,
+                reports_queued: 1,
+            },
+        }
+    }
+
+    #[test]
+    fn version_1_of_the_format_stays_readable_and_writable() {
+        let golden = include_bytes!("../tests/data/status-v1.json");
+        assert_eq!(NodeStatus::parse(golden).unwrap(), status());
+        assert_eq!(
+            serde_json::to_string_pretty(&status()).unwrap(),
+            String::from_utf8_lossy(golden).trim_end()
+        );
+    }
+}

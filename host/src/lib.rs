@@ -1,0 +1,8 @@
+//! The machine: durable files, commands, the clock, namespaces.
+//!
+//! The only crate that knows `nix`. It decides nothing: what to write, run or wait for is its callers' business.
+
+pub mod clock; // what time it is, and waiting: one trait, so that tests give the time
+pub mod command; // another program: fixed environment, its output, the end of its stderr in the error
+pub mod file; // replaced files, locks, free space
+pub mod isolation; // an empty network namespace, and another root directory, for one child process
