@@ -289,8 +289,11 @@ pub(crate) fn read_header(signed: &Json<'_>, kind: RoleKind) -> Result<Header, J
     })
 }
 
-/// Reads the root role.
-pub(crate) fn read_root(signed: &Json<'_>) -> Result<Root, JsonError> {
+/// Reads the root role from what signatures cover, without judging them.
+///
+/// # Errors
+/// If it is not a root.
+pub fn read_root(signed: &Json<'_>) -> Result<Root, JsonError> {
     let header = read_header(signed, RoleKind::Root)?;
     let keys = read_keys(field(signed, "keys")?)?;
     let roles = field(signed, "roles")?;
@@ -336,8 +339,11 @@ pub(crate) fn read_snapshot(signed: &Json<'_>) -> Result<Snapshot, JsonError> {
     Ok(Snapshot { header, meta })
 }
 
-/// Reads a targets role, top-level or delegated.
-pub(crate) fn read_targets(signed: &Json<'_>) -> Result<Targets, JsonError> {
+/// Reads a targets role, top-level or delegated, from what signatures cover, without judging them.
+///
+/// # Errors
+/// If it is not one.
+pub fn read_targets(signed: &Json<'_>) -> Result<Targets, JsonError> {
     let header = read_header(signed, RoleKind::Targets)?;
     let targets = object(field(signed, "targets")?, "targets")?;
     let targets = targets

@@ -1,0 +1,283 @@
+//! Making the bundle file and its index from a collection; the same collection always gives the same bytes.
+//!
+//! Packages are streamed from `pool/` through digests into the file, so memory does not grow with them. What is not
+//! here: how a member is framed ([`format::container`]), what the repository metadata says ([`crate::local_repo`]).
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+
+use format::API_VERSION;
+use format::container::{Encoding, Entry, write_deflated, write_end, write_stored};
+use format::digest::{Hasher, Sha256};
+use format::index::{self, BLOCK, BundleFile, Index, Member, MemberKind, Package, Source};
+use format::name::{BundleVersion, CycleId, InvalidName, MemberPath};
+
+use crate::collect::{Collected, CollectedPackage, version};
+use crate::error::{AtPath, During, Error, Kind, Result};
+use crate::local_repo;
+use crate::progress::Progress;
+
+/// The bundle file that is written.
+pub const BUNDLE: &str = "bundle.tar.gz";
+
+/// The index file that is written.
+pub const INDEX: &str = "index.json";
+
+/// Writes `out/bundle.tar.gz` and `out/index.json`.
+///
+/// # Errors
+/// If a package is not what the collection says, or reading or writing fails. Then neither file is new.
+pub fn write(
+    collected: &Collected,
+    folder: &Path,
+    version: &BundleVersion,
+    cycle: &CycleId,
+    out: &Path,
+    progress: Progress,
+) -> Result<Index> {
+    let what = "the bundle cannot be written";
+    host::file::make_folder(out, 0o755).during(what)?;
+    let aside = out.join(format!(".{BUNDLE}.new"));
+    // The index is what makes a bundle of the file; without it, a half-written one is nothing.
+    host::file::remove(&out.join(INDEX)).during(what)?;
+    host::file::remove(&aside).during(what)?;
+    let file = File::create_new(&aside).at(what, &aside)?;
+    let mut writer = DigestWriter::new(BufWriter::with_capacity(256 * 1024, file));
+
+    let members = write_members(collected, folder, cycle, &mut writer, progress)?;
+    write_end(&mut writer).at(what, &aside)?;
+    let (length, sha256, buffer) = writer.finish();
+    let file = buffer
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)
+        .at(what, &aside)?;
+    file.sync_all().at(what, &aside)?;
+    std::fs::rename(&aside, out.join(BUNDLE)).at(what, &out.join(BUNDLE))?;
+
+    let index = Index {
+        api_version: API_VERSION.into(),
+        kind: index::KIND.into(),
+        variant: collected.variant.clone(),
+        version: version.clone(),
+        cycle: cycle.clone(),
+        family: collected.family,
+        created: collected.created,
+        bundle: BundleFile {
+            path: index::bundle_path(&collected.variant, version)
+                .map_err(|e| Error::new(Kind::Usage, what, e))?,
+            length,
+            sha256,
+        },
+        members,
+    };
+    let bytes = index.to_bytes().map_err(|e| Error::new(Kind::Data, what, e))?;
+    host::file::replace(&out.join(INDEX), &bytes, 0o644).during(what)?;
+    Ok(index)
+}
+
+fn write_members(
+    collected: &Collected,
+    folder: &Path,
+    cycle: &CycleId,
+    writer: &mut DigestWriter<impl Write>,
+    progress: Progress,
+) -> Result<Vec<Member>> {
+    let what = "the bundle cannot be written";
+    let packages = local_repo::packages(collected);
+    let release = local_repo::release(collected, cycle, &packages);
+    let mut members = Vec::new();
+    for (name, content) in [("Packages", packages.as_bytes()), ("Release", release.as_bytes())] {
+        let path: MemberPath = parse(name)?;
+        let offset = writer.length;
+        let entry = Entry::new(&path, content.len() as u64, collected.created);
+        let (length, sha256) = write_deflated(&entry, content, writer).map_err(|e| Error::io(what, &e))?;
+        members.push(Member {
+            path,
+            kind: MemberKind::Metadata,
+            size: content.len() as u64,
+            sha256,
+            blocks: blocks_of(content),
+            package: None,
+            sources: vec![Source::Whole {
+                offset,
+                length,
+                encoding: Encoding::Deflate,
+            }],
+        });
+    }
+    let mut sorted: Vec<&CollectedPackage> = collected.packages.iter().collect();
+    sorted.sort_by(|a, b| a.file.cmp(&b.file));
+    let bar = progress.bytes("bundling", sorted.iter().map(|p| p.size).sum());
+    for package in sorted {
+        members.push(write_package(package, collected, folder, writer)?);
+        bar.add(package.size);
+    }
+    bar.done();
+    Ok(members)
+}
+
+fn write_package(
+    package: &CollectedPackage,
+    collected: &Collected,
+    folder: &Path,
+    writer: &mut DigestWriter<impl Write>,
+) -> Result<Member> {
+    let path: MemberPath = parse(&format!("pool/{}", package.file))?;
+    let from = folder.join(path.as_str());
+    let what = "a package cannot be bundled";
+    let damaged = |why: &dyn std::fmt::Display| {
+        Error::new(Kind::Data, what, format!("{}: {why}", from.display())).cure("collect again")
+    };
+    let file = File::open(&from).at(what, &from)?;
+    let mut reader = BlockReader::new(file, package.size);
+    let entry = Entry::new(&path, package.size, collected.created);
+    let offset = writer.length;
+    let (length, sha256) = write_stored(&entry, &mut reader, writer).map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidData => damaged(&e),
+        _ => Error::io(
+            what,
+            &io::Error::new(e.kind(), format!("{}: {e}", from.display())),
+        ),
+    })?;
+    if sha256 != package.sha256 {
+        return Err(damaged(&format_args!(
+            "its sha256 is {sha256}, but {} was collected",
+            package.sha256
+        )));
+    }
+    let (epoch, upstream, revision) = version::split(&package.version);
+    Ok(Member {
+        path,
+        kind: MemberKind::Package,
+        size: package.size,
+        sha256,
+        blocks: reader.finish(),
+        package: Some(Package {
+            name: package.name.clone(),
+            epoch,
+            version: upstream.to_owned(),
+            release: revision.to_owned(),
+            arch: package.arch.clone(),
+            source: package.source.clone(),
+            origin: package.origin.clone(),
+            advisories: package.advisories.clone(),
+        }),
+        sources: vec![Source::Whole {
+            offset,
+            length,
+            encoding: Encoding::Stored,
+        }],
+    })
+}
+
+fn parse(path: &str) -> Result<MemberPath> {
+    path.parse()
+        .map_err(|e: InvalidName| Error::new(Kind::Data, "a package cannot be bundled", e))
+}
+
+fn blocks_of(content: &[u8]) -> Vec<Sha256> {
+    if content.len() as u64 <= BLOCK {
+        return Vec::new();
+    }
+    content.chunks(BLOCK as usize).map(Sha256::of).collect()
+}
+
+/// Counts and hashes what is written through it.
+struct DigestWriter<W> {
+    inner: W,
+    length: u64,
+    digest: Hasher,
+}
+
+impl<W: Write> DigestWriter<W> {
+    fn new(inner: W) -> Self {
+        DigestWriter {
+            inner,
+            length: 0,
+            digest: Hasher::new(),
+        }
+    }
+
+    fn finish(self) -> (u64, Sha256, W) {
+        (self.length, self.digest.finish(), self.inner)
+    }
+}
+
+impl<W: Write> Write for DigestWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.digest.update(&bytes[..n]);
+        self.length += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Hashes each block of what is read through it, if there will be more than one.
+struct BlockReader<R> {
+    inner: R,
+    wanted: bool,
+    in_block: u64,
+    digest: Hasher,
+    blocks: Vec<Sha256>,
+}
+
+impl<R: Read> BlockReader<R> {
+    fn new(inner: R, size: u64) -> Self {
+        BlockReader {
+            inner,
+            wanted: size > BLOCK,
+            in_block: 0,
+            digest: Hasher::new(),
+            blocks: Vec::new(),
+        }
+    }
+
+    fn finish(mut self) -> Vec<Sha256> {
+        if self.wanted && self.in_block > 0 {
+            self.blocks.push(self.digest.finish());
+        }
+        self.blocks
+    }
+}
+
+impl<R: Read> Read for BlockReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let mut bytes = &buffer[..n];
+        while self.wanted && !bytes.is_empty() {
+            // At most a block, so it fits.
+            let part = bytes.len().min((BLOCK - self.in_block) as usize);
+            self.digest.update(&bytes[..part]);
+            self.in_block += part as u64;
+            if self.in_block == BLOCK {
+                self.blocks.push(std::mem::take(&mut self.digest).finish());
+                self.in_block = 0;
+            }
+            bytes = &bytes[part..];
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_the_same_however_they_are_read() {
+        let content: Vec<u8> = (0..BLOCK * 2 + 5).map(|i| (i % 251) as u8).collect();
+        let mut reader = BlockReader::new(&content[..], content.len() as u64);
+        let mut buffer = vec![0; 65_023];
+        while reader.read(&mut buffer).unwrap() > 0 {}
+        assert_eq!(reader.finish(), blocks_of(&content));
+        let whole = vec![1; BLOCK as usize];
+        let mut reader = BlockReader::new(&whole[..], BLOCK);
+        io::copy(&mut reader, &mut io::sink()).unwrap();
+        assert!(reader.finish().is_empty() && blocks_of(&whole).is_empty());
+    }
+}

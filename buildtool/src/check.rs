@@ -1,0 +1,510 @@
+//! Everything that is wrong with a published repository, as a list: not the first failure.
+//!
+//! For operators and CI. Not for deciding whether to trust something: that is [`format::trust`]'s, which stops at the
+//! first doubt, and which judges here too.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use format::container::{Decoder, Encoding, Entry, write_end};
+use format::digest::{Hasher, Sha256};
+use format::index::{BLOCK, Extent, Index, Member};
+use format::metadata::{RoleKeys, TargetFile};
+use format::name::TargetPath;
+use format::time::UnixTime;
+
+use crate::document::{Approval, Signed, is_canonical};
+use crate::error::Result;
+use crate::export::{self, Published};
+use crate::progress::Progress;
+use crate::repository::{self, BUNDLES, IGNORE_EXPIRY, LoadError, Repository, View};
+
+/// Roles that expire within this many seconds (a week) are warned about.
+const SOON: i64 = 7 * 86_400;
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Nodes refuse the metadata.
+    Refused {
+        /// The file.
+        file: String,
+        /// Why.
+        why: String,
+    },
+    /// A role has expired.
+    Expired {
+        /// The file.
+        file: String,
+        /// When.
+        expires: UnixTime,
+    },
+    /// A role expires within a week.
+    ExpiresSoon {
+        /// The file.
+        file: String,
+        /// When.
+        expires: UnixTime,
+    },
+    /// A target is listed and not there.
+    TargetMissing {
+        /// Its published path.
+        path: String,
+    },
+    /// A target is there and not what was signed.
+    TargetDamaged {
+        /// Its published path.
+        path: String,
+        /// How.
+        why: String,
+    },
+    /// An index breaks a rule or does not fit its place.
+    Index {
+        /// Its published path.
+        path: String,
+        /// Which rule.
+        why: String,
+    },
+    /// A bundle's bytes are not what its index says.
+    Member {
+        /// The bundle's published path.
+        bundle: String,
+        /// The member.
+        member: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A file that nothing refers to.
+    Stray {
+        /// Its path in the repository.
+        path: String,
+    },
+    /// A metadata file is not written in canonical form; it is valid all the same.
+    NotCanonical {
+        /// The file.
+        file: String,
+    },
+}
+
+impl Problem {
+    /// Whether it keeps nodes from patching; the others are warnings.
+    pub fn is_error(&self) -> bool {
+        !matches!(
+            self,
+            Problem::ExpiresSoon { .. } | Problem::Stray { .. } | Problem::NotCanonical { .. }
+        )
+    }
+
+    /// A short name of the kind, for machines.
+    fn kind(&self) -> &'static str {
+        match self {
+            Problem::Refused { .. } => "refused",
+            Problem::Expired { .. } => "expired",
+            Problem::ExpiresSoon { .. } => "expires-soon",
+            Problem::TargetMissing { .. } => "target-missing",
+            Problem::TargetDamaged { .. } => "target-damaged",
+            Problem::Index { .. } => "index",
+            Problem::Member { .. } => "member",
+            Problem::Stray { .. } => "stray",
+            Problem::NotCanonical { .. } => "not-canonical",
+        }
+    }
+
+    /// For `--json`.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({"kind": self.kind(), "error": self.is_error(), "text": self.to_string()})
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_error() { "problem: " } else { "warning: " })?;
+        match self {
+            Problem::Refused { file, why } => write!(f, "nodes refuse {file}: {why}"),
+            Problem::Expired { file, expires } => write!(f, "{file} expired at {expires}: sign it anew"),
+            Problem::ExpiresSoon { file, expires } => {
+                write!(f, "{file} expires at {expires}: sign it anew in time")
+            }
+            Problem::TargetMissing { path } => {
+                write!(f, "targets/{path} is missing: publish its bundle again")
+            }
+            Problem::TargetDamaged { path, why } => write!(f, "targets/{path} is damaged: {why}"),
+            Problem::Index { path, why } => write!(f, "targets/{path} is not a valid index: {why}"),
+            Problem::Member { bundle, member, why } => write!(f, "targets/{bundle}: member {member}: {why}"),
+            Problem::Stray { path } => write!(f, "{path} is referred to by nothing"),
+            Problem::NotCanonical { file } => write!(f, "{file} is not canonical JSON"),
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Errors and warnings.
+    pub problems: Vec<Problem>,
+    /// Who has signed each role.
+    pub signers: Vec<Approval>,
+}
+
+/// Checks everything; `full` also hashes every target and decodes every member.
+///
+/// # Errors
+/// If a file that is there cannot be read at all.
+pub fn check(repository: &Repository, full: bool, now: UnixTime, progress: Progress) -> Result<Report> {
+    let mut report = Report::default();
+    let view = match repository::load(repository, 1, IGNORE_EXPIRY) {
+        Ok(view) => view,
+        Err(LoadError::Read(error)) => return Err(error),
+        Err(LoadError::Missing(file)) => {
+            report.problems.push(Problem::Refused {
+                file,
+                why: "it is missing".into(),
+            });
+            return Ok(report);
+        }
+        Err(LoadError::Refused { file, error }) => {
+            report.problems.push(Problem::Refused {
+                file,
+                why: error.to_string(),
+            });
+            return Ok(report);
+        }
+    };
+    check_metadata(&view, now, &mut report)?;
+    let known = check_targets(repository, &view, full, progress, &mut report);
+    check_strays(repository, &view, &known, &mut report);
+    Ok(report)
+}
+
+fn check_metadata(view: &View, now: UnixTime, report: &mut Report) -> Result<()> {
+    let root = view.set.root();
+    let mut roles: Vec<(String, &str, &[u8], Option<&RoleKeys>)> = Vec::new();
+    if let Some((version, bytes)) = view.root() {
+        roles.push((format!("{version}.root.json"), "root", bytes, Some(&root.root)));
+    }
+    for (role, (file, bytes)) in &view.files {
+        let keys = match role.as_str() {
+            "timestamp" => Some(&root.timestamp),
+            "snapshot" => Some(&root.snapshot),
+            "targets" => Some(&root.targets),
+            _ => view.keys_of_bundles(),
+        };
+        roles.push((file.clone(), role, bytes, keys));
+    }
+    for (file, role, bytes, keys) in roles {
+        let document = Signed::parse(role, bytes)?;
+        let expires = document.signed()["expires"]
+            .as_str()
+            .and_then(|t| t.parse::<UnixTime>().ok());
+        if let Some(expires) = expires {
+            if expires <= now {
+                report.problems.push(Problem::Expired {
+                    file: file.clone(),
+                    expires,
+                });
+            } else if expires.since(now) < SOON {
+                report.problems.push(Problem::ExpiresSoon {
+                    file: file.clone(),
+                    expires,
+                });
+            }
+        }
+        if !is_canonical(bytes) {
+            report.problems.push(Problem::NotCanonical { file: file.clone() });
+        }
+        if let Some(keys) = keys {
+            report.signers.push(document.approval(keys)?);
+        }
+    }
+    Ok(())
+}
+
+/// Checks each target and returns the published paths that are referred to.
+fn check_targets(
+    repository: &Repository,
+    view: &View,
+    full: bool,
+    progress: Progress,
+    report: &mut Report,
+) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    let targets: Vec<(&String, &TargetFile)> =
+        view.bundles().map(|t| &t.targets).into_iter().flatten().collect();
+    let bar = progress.items("checking", targets.len() as u64);
+    for (path, file) in &targets {
+        bar.add(1);
+        let target: TargetPath = match path.parse() {
+            Ok(target) => target,
+            Err(error) => {
+                report.problems.push(Problem::Refused {
+                    file: format!("{BUNDLES}.json"),
+                    why: format!("{error}"),
+                });
+                continue;
+            }
+        };
+        let name = target.with_digest(&file.sha256.to_string());
+        known.insert(name.clone());
+        // A bundle's content is checked by its members below, and once as a whole.
+        if let Some(problem) = check_target(
+            &repository.targets().join(&name),
+            &name,
+            file,
+            full || name.ends_with(".json"),
+        ) {
+            report.problems.push(problem);
+        }
+    }
+    bar.done();
+    for bundle in export::bundles(view) {
+        check_bundle(repository, &bundle, full, progress, report);
+    }
+    known
+}
+
+fn check_target(path: &Path, name: &str, file: &TargetFile, hash: bool) -> Option<Problem> {
+    let damaged = |why: String| {
+        Some(Problem::TargetDamaged {
+            path: name.to_owned(),
+            why,
+        })
+    };
+    let mut content = match File::open(path) {
+        Ok(content) => content,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Some(Problem::TargetMissing {
+                path: name.to_owned(),
+            });
+        }
+        Err(e) => return damaged(e.to_string()),
+    };
+    let length = content.metadata().map_or(0, |m| m.len());
+    if length != file.length {
+        return damaged(format!("it is {length} bytes long, not {}", file.length));
+    }
+    if hash {
+        return match Sha256::of_reader(&mut content) {
+            Err(e) => damaged(e.to_string()),
+            Ok((found, _)) if found != file.sha256 => {
+                damaged(format!("its sha256 is {found}, not {}", file.sha256))
+            }
+            Ok(_) => None,
+        };
+    }
+    None
+}
+
+/// Checks that an index fits its place and its bundle, and with `full` every member's bytes.
+fn check_bundle(
+    repository: &Repository,
+    bundle: &Published,
+    full: bool,
+    progress: Progress,
+    report: &mut Report,
+) {
+    let index_name = export::published_name(&bundle.index);
+    let bundle_name = export::published_name(&bundle.bundle);
+    // Missing or damaged: said already.
+    let Ok(bytes) = fs::read(repository.targets().join(&index_name)) else {
+        return;
+    };
+    if Sha256::of(&bytes) != bundle.index.1.sha256 {
+        return;
+    }
+    let mut wrong = |why: String| {
+        report.problems.push(Problem::Index {
+            path: index_name.clone(),
+            why,
+        });
+    };
+    let index = match Index::parse(&bytes) {
+        Ok(index) => index,
+        Err(error) => return wrong(error.to_string()),
+    };
+    if (&index.variant, &index.version, &index.cycle)
+        != (&bundle.variant, &bundle.version, &bundle.custom.cycle)
+    {
+        wrong(format!(
+            "it calls itself {} {} of cycle {}, which is not where it is published",
+            index.variant, index.version, index.cycle
+        ));
+    }
+    let listed = &bundle.bundle;
+    if (&index.bundle.path, index.bundle.length, index.bundle.sha256)
+        != (&listed.0, listed.1.length, listed.1.sha256)
+    {
+        wrong("it describes another bundle file than the one that is listed".into());
+    }
+    if !full {
+        return;
+    }
+    let Ok(mut file) = File::open(repository.targets().join(&bundle_name)) else {
+        return;
+    };
+    let bar = progress.items("decoding", index.members.len() as u64);
+    for member in &index.members {
+        bar.add(1);
+        if let Err(why) = check_member(&mut file, &index, member) {
+            report.problems.push(Problem::Member {
+                bundle: bundle_name.clone(),
+                member: member.path.to_string(),
+                why,
+            });
+        }
+    }
+    bar.done();
+    if let Err(why) = check_layout(&mut file, &index) {
+        report.problems.push(Problem::TargetDamaged {
+            path: bundle_name,
+            why,
+        });
+    }
+}
+
+/// Decodes one member as a node does.
+fn check_member(file: &mut File, index: &Index, member: &Member) -> std::result::Result<(), String> {
+    let extent: Extent = member.whole().ok_or("it has no source of kind whole")?;
+    let entry: Entry = index.entry(member);
+    let mut decoder = Decoder::new(entry, extent.encoding);
+    let mut blocks = Blocks::new(member);
+    file.seek(SeekFrom::Start(extent.offset))
+        .map_err(|e| e.to_string())?;
+    let mut reader = Read::by_ref(file).take(extent.length);
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let n = reader.read(&mut buffer).map_err(|e| e.to_string())?;
+        if n == 0 {
+            break;
+        }
+        let mut sink = |bytes: &[u8]| {
+            blocks.update(bytes);
+            Ok(())
+        };
+        decoder.push(&buffer[..n], &mut sink).map_err(|e| e.to_string())?;
+    }
+    let found = decoder.finish().map_err(|e| e.to_string())?;
+    if found != member.sha256 {
+        return Err(format!("its sha256 is {found}, not {}", member.sha256));
+    }
+    match blocks.finish() == member.blocks {
+        true => Ok(()),
+        false => Err("its block digests are not those of its content".into()),
+    }
+}
+
+/// The digests of the blocks of a member's content.
+struct Blocks {
+    wanted: bool,
+    in_block: u64,
+    digest: Hasher,
+    out: Vec<Sha256>,
+}
+
+impl Blocks {
+    fn new(member: &Member) -> Self {
+        Blocks {
+            wanted: member.size > BLOCK,
+            in_block: 0,
+            digest: Hasher::new(),
+            out: Vec::new(),
+        }
+    }
+
+    fn update(&mut self, mut bytes: &[u8]) {
+        while self.wanted && !bytes.is_empty() {
+            let part = bytes.len().min((BLOCK - self.in_block) as usize); // at most a block
+            self.digest.update(&bytes[..part]);
+            self.in_block += part as u64;
+            if self.in_block == BLOCK {
+                self.out.push(std::mem::take(&mut self.digest).finish());
+                self.in_block = 0;
+            }
+            bytes = &bytes[part..];
+        }
+    }
+
+    fn finish(mut self) -> Vec<Sha256> {
+        if self.in_block > 0 {
+            self.out.push(self.digest.finish());
+        }
+        self.out
+    }
+}
+
+/// Members follow each other without gaps, and tar's end mark ends the file: otherwise ordinary tools cannot read it.
+fn check_layout(file: &mut File, index: &Index) -> std::result::Result<(), String> {
+    let mut at = 0;
+    for member in &index.members {
+        let extent = member.whole().ok_or("a member has no source of kind whole")?;
+        if extent.offset != at {
+            return Err(format!("there is a gap before member {}", member.path));
+        }
+        at += extent.length;
+        debug_assert!(matches!(extent.encoding, Encoding::Stored | Encoding::Deflate));
+    }
+    let mut end = Vec::new();
+    write_end(&mut end).map_err(|e| e.to_string())?;
+    let mut found = Vec::new();
+    file.seek(SeekFrom::Start(at))
+        .and_then(|_| file.take(end.len() as u64 + 1).read_to_end(&mut found))
+        .map_err(|e| e.to_string())?;
+    match found == end {
+        true => Ok(()),
+        false => Err("it does not end with tar's end mark".into()),
+    }
+}
+
+/// Files that nothing refers to: left by an interrupted publication, or put there by somebody else. Superseded versions
+/// are no strays, as nodes may be reading them.
+fn check_strays(repository: &Repository, view: &View, known: &BTreeSet<String>, report: &mut Report) {
+    let mut strays = Vec::new();
+    walk(&repository.targets(), "", &mut |path| {
+        if !known.contains(path) {
+            strays.push(format!("targets/{path}"));
+        }
+    });
+    walk(&repository.metadata(), "", &mut |name| {
+        if !is_current_or_older(name, view) {
+            strays.push(format!("metadata/{name}"));
+        }
+    });
+    report
+        .problems
+        .extend(strays.into_iter().map(|path| Problem::Stray { path }));
+}
+
+fn is_current_or_older(name: &str, view: &View) -> bool {
+    let current = |role: &str| match role {
+        "root" => Some(view.set.root().header.version),
+        role => {
+            let (file, _) = view.files.get(role)?;
+            file.split('.').next()?.parse().ok()
+        }
+    };
+    let mut parts = name.split('.');
+    let of_version = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(version), Some(role), Some("json"), None) => version
+            .parse::<u64>()
+            .ok()
+            .zip(current(role))
+            .is_some_and(|(v, c)| v >= 1 && v <= c),
+        _ => false,
+    };
+    of_version || name == "timestamp.json"
+}
+
+fn walk(folder: &Path, prefix: &str, each: &mut dyn FnMut(&str)) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut entries: Vec<_> = entries.filter_map(std::result::Result::ok).collect();
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => walk(&entry.path(), &format!("{name}/"), each),
+            _ => each(&name),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The command line: one struct for each verb, so that an option of another verb cannot reach it.
+//!
+//! Nothing is decided here; [`crate::run`] does what each struct says.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use format::name::{BundleVersion, CycleId, Variant};
+
+/// Collects updates, makes bundles of them, signs and publishes them for the nodes of a fleet.
+#[derive(Debug, Parser)]
+#[command(name = "prestage-build", version)]
+pub struct Cli {
+    /// Print one JSON object of the result on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no result in words; errors still go to standard error.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make and look at keys.
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Key ceremonies: which keys count. Root and targets keys must stay offline.
+    #[command(subcommand)]
+    Root(RootVerb),
+    /// Collect the packages that inventories need from an upstream archive.
+    #[command(subcommand)]
+    Collect(CollectVerb),
+    /// Make a bundle and its index of a collection. Same collection, same bytes.
+    Bundle(BundleArgs),
+    /// Approve a bundle with a key of the bundles role. Each approver runs it once.
+    Sign(SignArgs),
+    /// Publish what enough keys have signed: targets first, timestamp last. Safe to run again after any interruption.
+    Publish(PublishArgs),
+    /// Sign the timestamp anew (and the snapshot, when half of its time is over). For cron.
+    RefreshTimestamp(RefreshArgs),
+    /// List everything that is wrong with a published repository. Exit code 1 if there is anything.
+    Check(CheckArgs),
+    /// Serve a repository over HTTP, for trying things out.
+    Serve(ServeArgs),
+    /// Write all that the nodes of one variant need to a folder or one tar file, for USB and rsync.
+    Export(ExportArgs),
+    /// Look at bundles.
+    #[command(subcommand)]
+    Bundles(BundlesVerb),
+}
+
+/// Make and look at keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// Make an Ed25519 key: FILE (PKCS#8 PEM, mode 0600) and FILE.pub. Nothing is overwritten.
+    New {
+        /// Where the private key goes.
+        file: PathBuf,
+        /// Encrypt it with the passphrase in the first line of this file.
+        #[arg(long)]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Show the TUF key id and public key of a key file, private or public.
+    Show {
+        /// The key file.
+        file: PathBuf,
+        /// Holds the passphrase of an encrypted key.
+        #[arg(long)]
+        passphrase_file: Option<PathBuf>,
+    },
+}
+
+/// Key ceremonies.
+#[derive(Debug, Subcommand)]
+pub enum RootVerb {
+    /// Make a repository. Keys may be private or public files; what the private ones can sign is signed.
+    ///
+    /// Root and targets keys must stay offline; bundles keys belong to those who build and approve; only snapshot and
+    /// timestamp keys may be on a machine that is always on.
+    Init(Box<RootInitArgs>),
+    /// Give a role one more key. Makes a pending change, to be signed with `root sign` and published.
+    AddKey {
+        /// The repository.
+        repo: PathBuf,
+        /// root, targets, bundles, snapshot or timestamp.
+        #[arg(long)]
+        role: String,
+        /// The new key, private or public.
+        #[arg(long)]
+        key: PathBuf,
+        #[command(flatten)]
+        edit: EditArgs,
+    },
+    /// Replace a key of a role. Makes a pending change, to be signed with `root sign` and published.
+    Rotate {
+        /// The repository.
+        repo: PathBuf,
+        /// root, targets, bundles, snapshot or timestamp.
+        #[arg(long)]
+        role: String,
+        /// The key that goes: its id, the beginning of its id, or a key file.
+        #[arg(long)]
+        old: String,
+        /// The key that comes, private or public.
+        #[arg(long)]
+        new: PathBuf,
+        #[command(flatten)]
+        edit: EditArgs,
+    },
+    /// Change how many keys of a role must sign. Makes a pending change, to be signed with `root sign` and published.
+    SetThreshold {
+        /// The repository.
+        repo: PathBuf,
+        /// root, targets, bundles, snapshot or timestamp.
+        #[arg(long)]
+        role: String,
+        /// How many.
+        #[arg(long)]
+        threshold: u64,
+        #[command(flatten)]
+        edit: EditArgs,
+    },
+    /// Sign everything pending that the given keys may sign. Each holder of a key runs it once.
+    Sign {
+        /// The repository.
+        repo: PathBuf,
+        /// A private key; may be given more than once.
+        #[arg(long = "key", required = true)]
+        keys: Vec<PathBuf>,
+        /// Holds the passphrase of encrypted keys.
+        #[arg(long)]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Show which keys count, published and pending, and who has signed what is pending.
+    Show {
+        /// The repository.
+        repo: PathBuf,
+    },
+}
+
+/// What every pending change has.
+#[derive(Debug, Args)]
+pub struct EditArgs {
+    /// Days until the changed metadata expires.
+    #[arg(long, default_value_t = 365)]
+    pub days: u32,
+}
+
+/// `root init`.
+#[derive(Debug, Args)]
+pub struct RootInitArgs {
+    /// The repository to make.
+    pub repo: PathBuf,
+    /// A key of the root role; OFFLINE. May be given more than once.
+    #[arg(long = "root-key", required = true)]
+    pub root_keys: Vec<PathBuf>,
+    /// How many of them must sign.
+    #[arg(long, default_value_t = 1)]
+    pub root_threshold: u64,
+    /// A key of the targets role; OFFLINE. May be given more than once.
+    #[arg(long = "targets-key", required = true)]
+    pub targets_keys: Vec<PathBuf>,
+    /// How many of them must sign.
+    #[arg(long, default_value_t = 1)]
+    pub targets_threshold: u64,
+    /// A key of the bundles role (builder, approver). May be given more than once.
+    #[arg(long = "bundles-key", required = true)]
+    pub bundles_keys: Vec<PathBuf>,
+    /// How many of them must sign.
+    #[arg(long, default_value_t = 1)]
+    pub bundles_threshold: u64,
+    /// A key of the snapshot role; online.
+    #[arg(long = "snapshot-key", required = true)]
+    pub snapshot_keys: Vec<PathBuf>,
+    /// A key of the timestamp role; online.
+    #[arg(long = "timestamp-key", required = true)]
+    pub timestamp_keys: Vec<PathBuf>,
+    /// Days until the root expires.
+    #[arg(long, default_value_t = 365)]
+    pub root_days: u32,
+    /// Days until targets expires.
+    #[arg(long, default_value_t = 365)]
+    pub targets_days: u32,
+    /// Days until bundles expires.
+    #[arg(long, default_value_t = 90)]
+    pub bundles_days: u32,
+    #[command(flatten)]
+    pub online: OnlineDays,
+    /// Holds the passphrase of encrypted keys.
+    #[arg(long)]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// How long what online keys sign is valid.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OnlineDays {
+    /// Days until the snapshot expires.
+    #[arg(long, default_value_t = 14)]
+    pub snapshot_days: u32,
+    /// Days until the timestamp expires: how long a node may be kept from news without noticing.
+    #[arg(long, default_value_t = 14)]
+    pub timestamp_days: u32,
+}
+
+/// Collect packages.
+#[derive(Debug, Subcommand)]
+pub enum CollectVerb {
+    /// From Debian archives, by apt's own resolver. What is no update (or new dependency of one) for any inventory is
+    /// not collected.
+    Apt(CollectAptArgs),
+}
+
+/// `collect apt`.
+#[derive(Debug, Args)]
+pub struct CollectAptArgs {
+    /// What it is for, such as debian-12-amd64.
+    #[arg(long)]
+    pub variant: Variant,
+    /// A sources.list file, one-line or deb822. Its Signed-By gives way to --keyring.
+    #[arg(long)]
+    pub sources: PathBuf,
+    /// The archive's keys, the only ones that count. May be given more than once.
+    #[arg(long = "keyring", required = true)]
+    pub keyrings: Vec<PathBuf>,
+    /// A node's dpkg status file, or a list with `name[:arch] [version]` on each line. May be given more than once.
+    #[arg(long = "inventory", required = true)]
+    pub inventories: Vec<PathBuf>,
+    /// Updates from security sources only; new dependencies may come from all.
+    #[arg(long)]
+    pub security_only: bool,
+    /// Main architecture in apt's spelling; the default is the variant's.
+    #[arg(long)]
+    pub architecture: Option<String>,
+    /// Where the collection goes.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Keeps apt's lists and downloads here for the next time.
+    #[arg(long)]
+    pub cache: Option<PathBuf>,
+}
+
+/// `bundle`.
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// What collect wrote.
+    pub collected: PathBuf,
+    /// The bundle's name, such as 20261123-42.
+    #[arg(long, value_name = "VERSION")]
+    pub version: BundleVersion,
+    /// The patch cycle, such as 2026-11.
+    #[arg(long)]
+    pub cycle: CycleId,
+    /// The folder that bundle.tar.gz and index.json go to.
+    #[arg(long)]
+    pub output: PathBuf,
+}
+
+/// `sign`.
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    /// The repository.
+    pub repo: PathBuf,
+    /// What bundle wrote.
+    pub out: PathBuf,
+    /// A private key of the bundles role; may be given more than once.
+    #[arg(long = "key", required = true)]
+    pub keys: Vec<PathBuf>,
+    /// Holds the passphrase of encrypted keys.
+    #[arg(long)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Days until the bundles role expires.
+    #[arg(long, default_value_t = 90)]
+    pub days: u32,
+}
+
+/// `publish`.
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// The repository.
+    pub repo: PathBuf,
+    /// What bundle wrote, for each bundle that is new.
+    pub outs: Vec<PathBuf>,
+    /// A key of the snapshot role; while it is rotated, give the old and the new one.
+    #[arg(long = "snapshot-key", required = true)]
+    pub snapshot_keys: Vec<PathBuf>,
+    /// A key of the timestamp role; while it is rotated, give the old and the new one.
+    #[arg(long = "timestamp-key", required = true)]
+    pub timestamp_keys: Vec<PathBuf>,
+    #[command(flatten)]
+    pub online: OnlineDays,
+    /// Holds the passphrase of encrypted keys.
+    #[arg(long)]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// `refresh-timestamp`.
+#[derive(Debug, Args)]
+pub struct RefreshArgs {
+    /// The repository.
+    pub repo: PathBuf,
+    /// A key of the snapshot role; without it, only the timestamp is signed anew.
+    #[arg(long = "snapshot-key")]
+    pub snapshot_keys: Vec<PathBuf>,
+    /// A key of the timestamp role.
+    #[arg(long = "timestamp-key", required = true)]
+    pub timestamp_keys: Vec<PathBuf>,
+    #[command(flatten)]
+    pub online: OnlineDays,
+    /// Holds the passphrase of encrypted keys.
+    #[arg(long)]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The repository.
+    pub repo: PathBuf,
+    /// Also hash every target and decode every member of every bundle.
+    #[arg(long)]
+    pub full: bool,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The repository.
+    pub repo: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The repository.
+    pub repo: PathBuf,
+    /// For the nodes of this variant.
+    #[arg(long)]
+    pub variant: Variant,
+    /// This bundle; the default is the newest.
+    #[arg(long)]
+    pub bundle_version: Option<BundleVersion>,
+    /// A folder, or one file if it ends in .tar.
+    #[arg(long)]
+    pub output: PathBuf,
+}
+
+/// Look at bundles.
+#[derive(Debug, Subcommand)]
+pub enum BundlesVerb {
+    /// List the published bundles.
+    List {
+        /// The repository.
+        repo: PathBuf,
+    },
+}

@@ -1,0 +1,259 @@
+//! The order of a collection: read what is given → ask the archive → resolve for each inventory → download the union →
+//! describe each package → write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use format::API_VERSION;
+use format::digest::Sha256;
+use format::index::{Advisory, Family};
+
+use super::apt::{AptRoot, Wanted};
+use super::control::Stanza;
+use super::inventory::{self, Content, InventoryFile};
+use super::sources::Sources;
+use super::{Collected, CollectedPackage, KIND, ResolvedInventory, advisories, file_name};
+use crate::cli::CollectAptArgs;
+use crate::error::{AtPath, During, Error, Kind, Result};
+use crate::progress::Progress;
+
+/// Names of architectures that os-release and apt spell differently.
+const SPELLINGS: [(&str, &str); 3] = [("x86_64", "amd64"), ("aarch64", "arm64"), ("i686", "i386")];
+
+/// Collects and writes `args.output`.
+///
+/// # Errors
+/// If an input is wrong, the archive cannot be trusted or reached, or an inventory has no solution.
+pub fn collect(args: &CollectAptArgs, progress: Progress) -> Result<Collected> {
+    let architecture = architecture(args);
+    let sources = Sources::read(&args.sources)?;
+    let files = args
+        .inventories
+        .iter()
+        .map(|p| InventoryFile::read(p))
+        .collect::<Result<Vec<_>>>()?;
+    let foreign = files.iter().flat_map(InventoryFile::architectures).collect();
+
+    let work = Work::begin(args)?;
+    let apt = AptRoot::prepare(&work.folder, &sources, &args.keyrings, &architecture, &foreign)?;
+    progress.say("reading the archive's metadata ...");
+    apt.update()?;
+    let releases = apt.releases()?;
+    if args.security_only {
+        apt.only_security(&releases)?;
+    }
+
+    let mut inventories = Vec::new();
+    let mut wanted: BTreeSet<Wanted> = BTreeSet::new();
+    let mut statuses = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let text = status_text(file, &apt, &architecture)?;
+        let path = work.folder.join(format!("status.{number}"));
+        fs::write(&path, &text).at("the inventory cannot be copied", &path)?;
+        let needed = apt.resolve(&path, &file.name)?;
+        inventories.push(ResolvedInventory {
+            name: file.name.clone(),
+            sha256: file.sha256,
+            installed: inventory::installed(&text).len(),
+            needed: needed.len(),
+        });
+        progress.say(&format!("{}: {} packages needed", file.name, needed.len()));
+        if !needed.is_empty() {
+            apt.download(&path, progress, needed.len() as u64)?;
+        }
+        wanted.extend(needed);
+        statuses.push(text);
+    }
+
+    let wanted: Vec<Wanted> = wanted.into_iter().collect();
+    let described = apt.describe(&wanted)?;
+    let oldest = inventory::oldest_sources(statuses.iter().map(String::as_str));
+    let packages = fill_pool(&apt, &described, &oldest, &args.output, progress)?;
+
+    let created = releases.iter().map(|r| r.date).max().ok_or_else(|| {
+        Error::new(
+            Kind::Config,
+            "nothing was collected",
+            "the sources name no archive with a Release file",
+        )
+    })?;
+    let collected = Collected {
+        api_version: API_VERSION.into(),
+        kind: KIND.into(),
+        variant: args.variant.clone(),
+        family: Family::Apt,
+        architecture,
+        created,
+        security_only: args.security_only,
+        releases,
+        inventories,
+        packages,
+    };
+    collected.write(&args.output)?;
+    work.end()?;
+    Ok(collected)
+}
+
+fn architecture(args: &CollectAptArgs) -> String {
+    if let Some(architecture) = &args.architecture {
+        return architecture.clone();
+    }
+    let last = args.variant.as_str().rsplit('-').next().unwrap_or_default();
+    let known = SPELLINGS.iter().find(|(theirs, _)| *theirs == last);
+    known.map_or(last, |(_, apts)| apts).to_owned()
+}
+
+/// Where apt works: the cache that was given, or a folder that goes away at the end.
+struct Work {
+    folder: PathBuf,
+    keep: bool,
+}
+
+impl Work {
+    fn begin(args: &CollectAptArgs) -> Result<Self> {
+        let what = "the collection cannot be written";
+        host::file::make_folder(&args.output, 0o755).during(what)?;
+        // Without it, a folder is no collection: an interrupted one is not taken for a whole one.
+        host::file::remove(&args.output.join(super::FILE)).during(what)?;
+        let (folder, keep) = match &args.cache {
+            Some(cache) => (cache.clone(), true),
+            None => (args.output.join(".apt"), false),
+        };
+        host::file::make_folder(&folder, 0o755).during(what)?;
+        let folder = fs::canonicalize(&folder).at(what, &folder)?;
+        Ok(Work { folder, keep })
+    }
+
+    fn end(self) -> Result<()> {
+        if self.keep {
+            return Ok(());
+        }
+        host::file::remove(&self.folder).during("apt's private root cannot be removed")
+    }
+}
+
+fn status_text(file: &InventoryFile, apt: &AptRoot, architecture: &str) -> Result<String> {
+    match &file.content {
+        Content::Status(text) => Ok(text.clone()),
+        Content::List(list) => {
+            let stanzas = apt.stanzas_of(list, architecture)?;
+            let known = |l: &inventory::Listed| {
+                stanzas
+                    .get(&(l.name.clone(), l.arch.clone().unwrap_or_default()))
+                    .cloned()
+            };
+            Ok(inventory::synthesise(list, architecture, &known))
+        }
+    }
+}
+
+/// Brings each package into `output/pool`, verified, and takes away what does not belong there.
+fn fill_pool(
+    apt: &AptRoot,
+    described: &BTreeMap<Wanted, (Stanza, String)>,
+    oldest: &BTreeMap<String, String>,
+    output: &Path,
+    progress: Progress,
+) -> Result<Vec<CollectedPackage>> {
+    let what = "a package cannot be collected";
+    let pool = output.join("pool");
+    host::file::make_folder(&pool, 0o755).during(what)?;
+    let mut packages = Vec::new();
+    let mut names = BTreeSet::new();
+    let mut found = FoundAdvisories::default();
+    let bar = progress.items("verifying", described.len() as u64);
+    for (wanted, (stanza, origin)) in described {
+        let file = file_name(&wanted.name, &wanted.version, &wanted.arch);
+        if !names.insert(file.clone()) {
+            return Err(Error::new(
+                Kind::Data,
+                what,
+                format!("two versions of {} differ only in their epoch", wanted.name),
+            )
+            .cure("collect for the inventories one by one"));
+        }
+        let to = pool.join(&file);
+        bring(&apt.file_of(wanted), &to, wanted)?;
+        let (source, source_version) = inventory::source_of(stanza);
+        let oldest = oldest.get(&source).map(String::as_str);
+        let advisories = found.of(&to, &wanted.name, &source, &source_version, oldest);
+        packages.push(CollectedPackage {
+            file,
+            name: wanted.name.clone(),
+            version: wanted.version.clone(),
+            arch: wanted.arch.clone(),
+            source,
+            source_version,
+            origin: origin.clone(),
+            size: wanted.size,
+            sha256: wanted.sha256,
+            advisories,
+            stanza: stanza.to_string(),
+        });
+        bar.add(1);
+    }
+    bar.done();
+    for entry in fs::read_dir(&pool).at(what, &pool)? {
+        let entry = entry.at(what, &pool)?;
+        if !names.contains(entry.file_name().to_string_lossy().as_ref()) {
+            host::file::remove(&entry.path()).during(what)?;
+        }
+    }
+    Ok(packages)
+}
+
+/// Links or copies a package and verifies it, whoever has verified it before.
+fn bring(from: &Path, to: &Path, wanted: &Wanted) -> Result<()> {
+    let what = "a package cannot be collected";
+    host::file::remove(to).during(what)?;
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).at(what, from)?;
+    }
+    let mut file = fs::File::open(to).at(what, to)?;
+    let (sha256, size) = Sha256::of_reader(&mut file).at(what, to)?;
+    if (sha256, size) == (wanted.sha256, wanted.size) {
+        return Ok(());
+    }
+    host::file::remove(to).during(what)?;
+    Err(Error::new(
+        Kind::Data,
+        what,
+        format!(
+            "{}: its sha256 is {sha256}, but the archive signed {}",
+            from.display(),
+            wanted.sha256
+        ),
+    )
+    .cure("it was damaged on its way; run it again"))
+}
+
+/// Advisories by source package and version: its binary packages have one changelog between them.
+#[derive(Default)]
+struct FoundAdvisories(BTreeMap<(String, String), Vec<Advisory>>);
+
+impl FoundAdvisories {
+    fn of(
+        &mut self,
+        deb: &Path,
+        name: &str,
+        source: &str,
+        version: &str,
+        oldest: Option<&str>,
+    ) -> Vec<Advisory> {
+        let key = (source.to_owned(), version.to_owned());
+        if let Some(known) = self.0.get(&key) {
+            return known.clone();
+        }
+        if oldest.is_none() {
+            return Vec::new();
+        }
+        let changelog = advisories::changelog(deb, name);
+        let found = advisories::advisories(&changelog, source, oldest);
+        // A package whose documentation is a link to another's has none; then the next of the source is asked.
+        if !changelog.is_empty() {
+            self.0.insert(key, found.clone());
+        }
+        found
+    }
+}

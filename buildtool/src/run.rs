@@ -1,0 +1,528 @@
+//! The verbs, from the top down as the work goes: keys → root → collect → bundle → sign → publish, then what looks after
+//! a published repository. Each reads its inputs, calls the module that does the work, and says what came of it.
+
+use std::path::{Path, PathBuf};
+
+use format::digest::Sha256;
+use format::index::{self, Index};
+use format::time::UnixTime;
+use serde_json::{Value, json};
+
+use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, RootVerb, Verb};
+use crate::collect::Collected;
+use crate::document::Approval;
+use crate::editor::{PENDING_ROLES, Release, RepositoryEditor};
+use crate::error::{AtPath, During, Error, Kind, Result};
+use crate::keys::{self, Secret};
+use crate::progress::Progress;
+use crate::publish::{self, OnlineKeys, Plan};
+use crate::repository::{self, BUNDLES, Repository, View};
+use crate::{bundle, check, collect, export, root, serve};
+
+/// What every verb is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// What time it is; read once.
+    pub now: UnixTime,
+    /// How progress is shown.
+    pub progress: Progress,
+}
+
+/// What a verb found or did.
+#[derive(Debug)]
+pub struct Answer {
+    /// False: the answer is no, exit code 1.
+    pub ok: bool,
+    /// For machines.
+    pub json: Value,
+    /// For people.
+    pub lines: Vec<String>,
+}
+
+impl Answer {
+    fn new(json: Value, lines: Vec<String>) -> Self {
+        Answer {
+            ok: true,
+            json,
+            lines,
+        }
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What failed, on one line.
+pub fn run(verb: Verb, context: &Context) -> Result<Answer> {
+    match verb {
+        Verb::Key(KeyVerb::New {
+            file,
+            passphrase_file,
+        }) => key_new(&file, passphrase_file.as_deref()),
+        Verb::Key(KeyVerb::Show {
+            file,
+            passphrase_file,
+        }) => key_show(&file, passphrase_file.as_deref()),
+        Verb::Root(verb) => root_verb(verb, context),
+        Verb::Collect(CollectVerb::Apt(args)) => collect_apt(&args, context),
+        Verb::Bundle(args) => make_bundle(&args, context),
+        Verb::Sign(args) => sign(&args, context),
+        Verb::Publish(args) => publish(&args, context),
+        Verb::RefreshTimestamp(args) => refresh_timestamp(&args, context),
+        Verb::Check(args) => check_repository(&args, context),
+        Verb::Serve(args) => {
+            serve::serve(&args.repo, args.listen)?;
+            Ok(Answer::new(json!({}), Vec::new()))
+        }
+        Verb::Export(args) => export_variant(&args, context),
+        Verb::Bundles(BundlesVerb::List { repo }) => list_bundles(&repo),
+    }
+}
+
+fn key_new(file: &Path, passphrase_file: Option<&Path>) -> Result<Answer> {
+    let passphrase = passphrase_file.map(keys::read_passphrase).transpose()?;
+    let secret = Secret::generate()?;
+    let public_file = keys::write_new(file, &secret, passphrase.as_deref())?;
+    let mut answer = describe_key(secret.public());
+    answer.json["file"] = json!(file);
+    answer.json["publicFile"] = json!(public_file);
+    answer.lines.push(format!(
+        "private key: {} (keep it where only its role's holder is)",
+        file.display()
+    ));
+    answer
+        .lines
+        .push(format!("public key:  {}", public_file.display()));
+    Ok(answer)
+}
+
+fn key_show(file: &Path, passphrase_file: Option<&Path>) -> Result<Answer> {
+    let passphrase = passphrase_file.map(keys::read_passphrase).transpose()?;
+    Ok(describe_key(keys::read(file, passphrase.as_deref())?.public()))
+}
+
+fn describe_key(public: &keys::Public) -> Answer {
+    let hex = keys::public_hex(public);
+    Answer::new(
+        json!({"keyid": public.id, "public": hex}),
+        vec![
+            format!("key id:      {}", public.id),
+            format!("public:      {hex}"),
+        ],
+    )
+}
+
+fn root_verb(verb: RootVerb, context: &Context) -> Result<Answer> {
+    let now = context.now;
+    match verb {
+        RootVerb::Init(args) => root_init(&args, context),
+        RootVerb::AddKey {
+            repo,
+            role,
+            key,
+            edit,
+        } => {
+            let key = keys::read_public(&key)?;
+            edit_root(&repo, &|editor| editor.add_key(&role, &key, edit.days, now))
+        }
+        RootVerb::Rotate {
+            repo,
+            role,
+            old,
+            new,
+            edit,
+        } => {
+            let (old, new) = (root::old_key_id(&old)?, keys::read_public(&new)?);
+            edit_root(&repo, &|editor| editor.rotate(&role, &old, &new, edit.days, now))
+        }
+        RootVerb::SetThreshold {
+            repo,
+            role,
+            threshold,
+            edit,
+        } => edit_root(&repo, &|editor| {
+            editor.set_threshold(&role, threshold, edit.days, now)
+        }),
+        RootVerb::Sign {
+            repo,
+            keys,
+            passphrase_file,
+        } => {
+            let passphrase = passphrase_file
+                .as_deref()
+                .map(keys::read_passphrase)
+                .transpose()?;
+            let secrets = keys::read_secrets(&keys, passphrase.as_deref())?;
+            let mut editor = RepositoryEditor::open(Repository::at(&repo))?;
+            let signed = editor.sign(&PENDING_ROLES, &secrets.iter().collect::<Vec<_>>())?;
+            pending_answer(&editor, vec![format!("signed: {}", signed.join(", "))])
+        }
+        RootVerb::Show { repo } => {
+            let (json, lines) = root::show(&RepositoryEditor::open(Repository::at(&repo))?)?;
+            Ok(Answer::new(json, lines))
+        }
+    }
+}
+
+fn root_init(args: &cli::RootInitArgs, context: &Context) -> Result<Answer> {
+    let ceremony = root::read_ceremony(args)?;
+    let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
+    editor.create(&ceremony.first, context.now)?;
+    let secrets: Vec<&Secret> = ceremony.secrets.iter().collect();
+    if !secrets.is_empty() {
+        editor.sign(&PENDING_ROLES, &secrets)?;
+    }
+    let met = editor.approvals()?.iter().all(Approval::is_met);
+    match ceremony.online {
+        Some(online) if met => {
+            let mut answer = publish_pending(editor, &[], &online, context)?;
+            answer.lines.push(format!(
+                "give {} to every node as its trusted root",
+                Repository::at(&args.repo)
+                    .metadata()
+                    .join("1.root.json")
+                    .display()
+            ));
+            answer.lines.push(root::OFFLINE.to_owned());
+            Ok(answer)
+        }
+        _ => pending_answer(&editor, vec![root::OFFLINE.to_owned()]),
+    }
+}
+
+fn edit_root(repo: &Path, edit: &dyn Fn(&mut RepositoryEditor) -> Result<()>) -> Result<Answer> {
+    let mut editor = RepositoryEditor::open(Repository::at(repo))?;
+    edit(&mut editor)?;
+    pending_answer(&editor, vec![root::OFFLINE.to_owned()])
+}
+
+/// What is pending, who has signed it, and what comes next.
+fn pending_answer(editor: &RepositoryEditor, mut lines: Vec<String>) -> Result<Answer> {
+    let approvals = editor.approvals()?;
+    let ready = approvals.iter().all(Approval::is_met);
+    lines.extend(editor.notes.iter().map(|note| format!("note: {note}")));
+    lines.extend(approvals.iter().map(Approval::to_string));
+    lines.push(match ready {
+        true => "next: publish (with the online keys)".to_owned(),
+        false => "next: the missing keys sign (sign for bundles, root sign for root and targets)".to_owned(),
+    });
+    let json = json!({
+        "state": if ready { "ready" } else { "pending" },
+        "pendingFolder": editor.pending_folder(),
+        "pending": approvals,
+        "notes": editor.notes,
+    });
+    Ok(Answer::new(json, lines))
+}
+
+fn collect_apt(args: &cli::CollectAptArgs, context: &Context) -> Result<Answer> {
+    let collected = collect::run::collect(args, context.progress)?;
+    let bytes: u64 = collected.packages.iter().map(|p| p.size).sum();
+    let mut lines: Vec<String> = collected
+        .inventories
+        .iter()
+        .map(|i| format!("{}: {} installed, {} needed", i.name, i.installed, i.needed))
+        .collect();
+    lines.push(format!(
+        "collected {} packages, {bytes} bytes, newest source of {}",
+        collected.packages.len(),
+        collected.created
+    ));
+    let json = json!({
+        "output": args.output,
+        "packages": collected.packages.len(),
+        "bytes": bytes,
+        "created": collected.created,
+        "inventories": collected.inventories,
+        "releases": collected.releases,
+    });
+    Ok(Answer::new(json, lines))
+}
+
+fn make_bundle(args: &cli::BundleArgs, context: &Context) -> Result<Answer> {
+    let collected = Collected::read(&args.collected)?;
+    let index = bundle::write(
+        &collected,
+        &args.collected,
+        &args.version,
+        &args.cycle,
+        &args.output,
+        context.progress,
+    )?;
+    let json = json!({
+        "output": args.output,
+        "variant": index.variant,
+        "version": index.version,
+        "cycle": index.cycle,
+        "packages": index.packages().count(),
+        "length": index.bundle.length,
+        "sha256": index.bundle.sha256,
+    });
+    let line = format!(
+        "bundle {} {}: {} packages, {} bytes, sha256 {}",
+        index.variant,
+        index.version,
+        index.packages().count(),
+        index.bundle.length,
+        index.bundle.sha256
+    );
+    Ok(Answer::new(json, vec![line]))
+}
+
+fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {
+    let passphrase = args
+        .passphrase_file
+        .as_deref()
+        .map(keys::read_passphrase)
+        .transpose()?;
+    let secrets = keys::read_secrets(&args.keys, passphrase.as_deref())?;
+    let release = read_release(&args.out)?;
+    let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
+    let is_new = editor.add_release(&release, args.days, context.now)?;
+    let path = &release.index.0;
+    if !is_new && !editor.pending().contains_key(BUNDLES) {
+        return Ok(Answer::new(
+            json!({"state": "published", "index": path}),
+            vec![format!(
+                "{path} is published already, with this content; nothing to sign"
+            )],
+        ));
+    }
+    editor.sign(&[BUNDLES], &secrets.iter().collect::<Vec<_>>())?;
+    let said = if is_new {
+        "listed and signed"
+    } else {
+        "signed, as listed before"
+    };
+    let mut answer = pending_answer(&editor, vec![format!("{path}: {said}")])?;
+    answer.json["index"] = json!(path);
+    Ok(answer)
+}
+
+/// What `bundle` wrote, checked, in the form in which the bundles role lists it.
+fn read_release(out: &Path) -> Result<Release> {
+    let what = "the bundle cannot be signed";
+    let path = out.join(bundle::INDEX);
+    let bytes = host::file::read_limited(&path, index::MAX_INDEX)
+        .during(what)?
+        .ok_or_else(|| {
+            Error::new(
+                Kind::Usage,
+                what,
+                format!("{}: there is no such file", path.display()),
+            )
+            .cure("make it with bundle")
+        })?;
+    let wrong = |why: String| Error::new(Kind::Data, what, why);
+    let index = Index::parse(&bytes).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
+    let file = out.join(bundle::BUNDLE);
+    let mut reader = std::fs::File::open(&file).at(what, &file)?;
+    let (sha256, length) = Sha256::of_reader(&mut reader).at(what, &file)?;
+    if (sha256, length) != (index.bundle.sha256, index.bundle.length) {
+        return Err(wrong(format!(
+            "{} is not the file that its index describes",
+            file.display()
+        ))
+        .cure("bundle again"));
+    }
+    let index_path = index::index_path(&index.variant, &index.version).map_err(|e| wrong(e.to_string()))?;
+    let entry = |length: u64, sha256: Sha256| json!({"length": length, "hashes": {"sha256": sha256}});
+    Ok(Release {
+        index: (
+            index_path.to_string(),
+            entry(bytes.len() as u64, Sha256::of(&bytes)),
+        ),
+        bundle: (index.bundle.path.to_string(), entry(length, sha256)),
+        prefix: format!("bundles/{}/", index.variant),
+        cycle: index.cycle,
+    })
+}
+
+fn publish(args: &cli::PublishArgs, context: &Context) -> Result<Answer> {
+    let online = online_keys(
+        &args.snapshot_keys,
+        &args.timestamp_keys,
+        args.passphrase_file.as_deref(),
+        args.online,
+    )?;
+    let editor = RepositoryEditor::open(Repository::at(&args.repo))?;
+    if editor.pending().is_empty() {
+        let published = editor.published().is_some();
+        let line = match published {
+            true => "nothing is pending; refresh-timestamp signs anew what is published",
+            false => "nothing is pending; begin with root init",
+        };
+        return Ok(Answer {
+            ok: published,
+            json: json!({"state": "unchanged"}),
+            lines: vec![line.to_owned()],
+        });
+    }
+    publish_pending(editor, &args.outs, &online, context)
+}
+
+fn publish_pending(
+    mut editor: RepositoryEditor,
+    outs: &[PathBuf],
+    online: &OnlineKeys,
+    context: &Context,
+) -> Result<Answer> {
+    let plan = publish::plan(&editor, outs, online, context.now)?;
+    let mut repository = editor.repository().clone();
+    publish::perform(&plan, &mut repository, &context.progress)?;
+    editor.clear()?;
+    Ok(published_answer(&plan))
+}
+
+fn refresh_timestamp(args: &cli::RefreshArgs, context: &Context) -> Result<Answer> {
+    let online = online_keys(
+        &args.snapshot_keys,
+        &args.timestamp_keys,
+        args.passphrase_file.as_deref(),
+        args.online,
+    )?;
+    let editor = RepositoryEditor::open(Repository::at(&args.repo))?;
+    let plan = publish::plan_refresh(&editor, &online, context.now)?;
+    let mut repository = editor.repository().clone();
+    publish::perform(&plan, &mut repository, &context.progress)?;
+    Ok(published_answer(&plan))
+}
+
+fn published_answer(plan: &Plan) -> Answer {
+    let version = |role: &str| {
+        plan.after
+            .files
+            .get(role)
+            .map(|(name, _)| name.clone())
+            .unwrap_or_default()
+    };
+    let root = plan.after.set.root().header.version;
+    let bundles = plan.after.bundles().map_or(0, |t| t.targets.len() / 2);
+    let expires = plan.after.set.expires();
+    let mut lines = vec![format!(
+        "published: root {root}, {}, {}, {}; {bundles} bundles; valid until {expires}",
+        version("targets"),
+        version(BUNDLES),
+        version("snapshot"),
+    )];
+    lines.extend(plan.notes.iter().map(|note| format!("note: {note}")));
+    let json = json!({
+        "state": "published",
+        "root": root,
+        "files": plan.after.files.values().map(|(name, _)| name).collect::<Vec<_>>(),
+        "bundles": bundles,
+        "expires": expires,
+        "notes": plan.notes,
+    });
+    Answer::new(json, lines)
+}
+
+fn online_keys(
+    snapshot: &[PathBuf],
+    timestamp: &[PathBuf],
+    passphrase_file: Option<&Path>,
+    days: cli::OnlineDays,
+) -> Result<OnlineKeys> {
+    let passphrase = passphrase_file.map(keys::read_passphrase).transpose()?;
+    Ok(OnlineKeys {
+        snapshot: keys::read_secrets(snapshot, passphrase.as_deref())?,
+        timestamp: keys::read_secrets(timestamp, passphrase.as_deref())?,
+        snapshot_days: days.snapshot_days,
+        timestamp_days: days.timestamp_days,
+    })
+}
+
+fn check_repository(args: &cli::CheckArgs, context: &Context) -> Result<Answer> {
+    let report = check::check(
+        &Repository::at(&args.repo),
+        args.full,
+        context.now,
+        context.progress,
+    )?;
+    let mut lines: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    lines.extend(report.signers.iter().map(ToString::to_string));
+    let errors = report.problems.iter().filter(|p| p.is_error()).count();
+    lines.push(format!(
+        "{errors} problems, {} warnings",
+        report.problems.len() - errors
+    ));
+    Ok(Answer {
+        ok: errors == 0,
+        json: json!({
+            "ok": errors == 0,
+            "problems": report.problems.iter().map(check::Problem::to_json).collect::<Vec<_>>(),
+            "signers": report.signers,
+        }),
+        lines,
+    })
+}
+
+fn export_variant(args: &cli::ExportArgs, context: &Context) -> Result<Answer> {
+    let repository = Repository::at(&args.repo);
+    let view = must_be_published(&repository)?;
+    let written = export::export(
+        &repository,
+        &view,
+        &args.variant,
+        args.bundle_version.as_ref(),
+        &args.output,
+        context.progress,
+    )?;
+    let line = format!(
+        "exported {} {}: {} files, {} bytes, to {}",
+        args.variant,
+        written.version,
+        written.files,
+        written.bytes,
+        args.output.display()
+    );
+    let json = json!({
+        "variant": args.variant,
+        "version": written.version,
+        "files": written.files,
+        "bytes": written.bytes,
+        "output": args.output,
+        "expires": view.set.expires(),
+    });
+    Ok(Answer::new(
+        json,
+        vec![line, format!("nodes take it until {}", view.set.expires())],
+    ))
+}
+
+fn list_bundles(repo: &Path) -> Result<Answer> {
+    let repository = Repository::at(repo);
+    let view = must_be_published(&repository)?;
+    let mut lines = vec![format!(
+        "{:24} {:20} {:>6} {:10} {:>9} {:>14}",
+        "VARIANT", "VERSION", "SERIAL", "CYCLE", "PACKAGES", "BYTES"
+    )];
+    let mut listed = Vec::new();
+    for bundle in export::bundles(&view) {
+        let index = export::read_index(&repository, &bundle)?;
+        let (packages, length) = (index.packages().count(), index.bundle.length);
+        lines.push(format!(
+            "{:24} {:20} {:>6} {:10} {packages:>9} {length:>14}",
+            bundle.variant.as_str(),
+            bundle.version.as_str(),
+            bundle.custom.serial,
+            bundle.custom.cycle.as_str()
+        ));
+        listed.push(json!({
+            "variant": bundle.variant, "version": bundle.version, "serial": bundle.custom.serial,
+            "cycle": bundle.custom.cycle, "packages": packages, "length": length, "sha256": index.bundle.sha256,
+        }));
+    }
+    Ok(Answer::new(json!({ "bundles": listed }), lines))
+}
+
+fn must_be_published(repository: &Repository) -> Result<View> {
+    repository::published(repository, None)?.ok_or_else(|| {
+        Error::new(
+            Kind::Usage,
+            "there is no repository",
+            format!("{}: nothing is published in it", repository.folder().display()),
+        )
+        .cure("make one with root init")
+    })
+}
