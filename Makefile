@@ -1,0 +1,51 @@
+# What there is to do with this tree. Everything that needs root says so.
+#
+#   make setup      install what build, demo and tests need (apt; root)
+#   make build      the programs, as they are shipped, in target/release
+#   make demo       the whole path on this machine with real packages (root)
+#   make test       formatting, lints, unit and end-to-end tests (root)
+#   make test-long  the cases that take minutes: bundles over 4 GiB (root)
+#   make bench      speed and memory beside the ordinary tools (root)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.PHONY: all setup build demo test test-long lint bench clean
+
+nextest := $(shell command -v cargo-nextest 2>/dev/null)
+
+all: build
+
+setup:
+	@scripts/setup.sh
+
+build:
+	cargo build --release -p prestage -p prestage-build
+
+demo: setup
+	@cargo build --release -p prestage -p prestage-build -p prestage-tests
+	scripts/demo.sh
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	shellcheck -x scripts/*.sh .ci/run
+
+# The node root first, and apart from the tests, so that none of them waits for the archive.
+test: lint
+	@scripts/node-root.sh minimal >/dev/null
+	cargo build --quiet --workspace --bins
+	$(if $(nextest),cargo nextest run --config-file tests/nextest.toml --workspace,cargo test --workspace --no-fail-fast)
+
+test-long: setup
+	@scripts/node-root.sh minimal >/dev/null
+	cargo build --quiet --workspace --bins
+	cargo test -p prestage-tests --test e2e -- --ignored --test-threads 1
+
+bench: setup
+	@cargo build --release -p prestage -p prestage-build -p prestage-tests
+	scripts/bench.sh
+
+clean:
+	cargo clean
+	rm -rf .cache

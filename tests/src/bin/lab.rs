@@ -1,0 +1,47 @@
+//! What the demo and the benches need beside the two programs.
+//!
+//! ```text
+//! prestage-lab measure FILE COMMAND...   runs it; writes "seconds cpu-seconds tree-KiB own-KiB" to FILE
+//! prestage-lab receive FOLDER            accepts reports on loopback, a file each, until it is ended
+//! ```
+
+use std::process::{Command, ExitCode};
+
+use lab::{measure::measure, receiver::Receiver};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args.as_slice() {
+        ["measure", file, program, rest @ ..] => run_measured(file, program, rest),
+        ["receive", folder] => receive(folder),
+        _ => {
+            eprintln!("usage: prestage-lab measure FILE COMMAND... | receive FOLDER");
+            return ExitCode::from(64);
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("prestage-lab: {error}");
+        ExitCode::from(74)
+    })
+}
+
+fn run_measured(file: &str, program: &str, args: &[&str]) -> std::io::Result<ExitCode> {
+    let m = measure(Command::new(program).args(args))?;
+    let line = format!(
+        "{:.3} {:.3} {} {}\n",
+        m.seconds, m.cpu_seconds, m.tree_kib, m.own_kib
+    );
+    std::fs::write(file, line)?;
+    Ok(ExitCode::from(
+        m.status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(70),
+    ))
+}
+
+fn receive(folder: &str) -> std::io::Result<ExitCode> {
+    let receiver = Receiver::start(Some(folder.into()))?;
+    println!("listening on {}", receiver.url());
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,270 @@
+//! A throw-away node: an overlay over a real root of this machine's distribution.
+//!
+//! The root below is made once by `scripts/node-root.sh` and never written to; each node has its own layer above it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use format::digest::{Hasher, Sha256};
+use format::name::Variant;
+use format::status::NodeStatus;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::debs::Deb;
+use crate::sandbox::{Sandbox, command, program, succeed};
+
+/// What the agent itself may change at any time, relative to the root.
+const OWN_FOLDERS: [&str; 2] = ["var/lib/prestage", "run/prestage"];
+
+/// A node. Its mounts go with the value.
+pub struct Node {
+    root: PathBuf,
+    folder: PathBuf,
+}
+
+impl Node {
+    /// A new node in the sandbox, with nothing configured.
+    ///
+    /// # Panics
+    /// If the root below cannot be made: the machine needs `make setup` and its archive.
+    pub fn new(sandbox: &Sandbox, name: &str) -> Node {
+        let folder = sandbox.path().join(name);
+        let (root, upper, work) = (folder.join("root"), folder.join("upper"), folder.join("work"));
+        for path in [&root, &upper, &work] {
+            fs::create_dir_all(path).expect("folders for a node");
+        }
+        let below = minimal_root();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            below.display(),
+            upper.display(),
+            work.display()
+        );
+        let overlay = mount(
+            Some("overlay"),
+            &root,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        );
+        if overlay.is_err() {
+            // A container whose own root is an overlay takes no other one above it.
+            succeed(command("cp").arg("-a").arg(below.join(".")).arg(&root));
+        }
+        Node { root, folder }
+    }
+
+    /// Its root directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path on the node.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// What its bundles are built for.
+    pub fn variant(&self) -> Variant {
+        let os_release = self.read("/etc/os-release");
+        let field = |name: &str| {
+            let line = os_release
+                .lines()
+                .find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
+            line.unwrap_or_default().trim_matches('"').to_owned()
+        };
+        let arch = succeed(command("dpkg").arg("--print-architecture"));
+        format!("{}-{}-{}", field("ID"), field("VERSION_ID"), arch.trim())
+            .parse()
+            .expect("a variant")
+    }
+
+    /// Writes its configuration: these mirrors, and whatever else a case needs (TOML).
+    pub fn configure(&self, mirrors: &[&str], more: &str) {
+        let text = format!("[node]\nid = \"test-node\"\n[repository]\nmirrors = {mirrors:?}\n{more}");
+        self.write("/etc/prestage/agent.toml", text);
+    }
+
+    /// Gives it the root of trust of a repository.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn trust(&self, repository: &Path) {
+        let root = fs::read(repository.join("metadata/1.root.json")).expect("the repository has a root");
+        self.write("/etc/prestage/root.json", root);
+    }
+
+    /// Writes a file, and the folders above it.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap_or(&self.root)).expect("a folder on the node");
+        fs::write(path, content).expect("a file on the node");
+    }
+
+    /// Reads a file; empty if there is none.
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_default()
+    }
+
+    /// A program of the node's own, to be run in its root.
+    pub fn chroot(&self, program: &str) -> Command {
+        let mut command = command("chroot");
+        command.arg(&self.root).arg(program);
+        command
+    }
+
+    /// Makes and installs packages, with its dpkg.
+    pub fn install(&self, debs: &[Deb]) {
+        let folder = self.path("/var/cache/test-debs");
+        let inside = debs.iter().map(|deb| {
+            let path = deb.build(&folder);
+            Path::new("/").join(path.strip_prefix(&self.root).expect("it was made on the node"))
+        });
+        let inside: Vec<PathBuf> = inside.collect();
+        succeed(self.chroot("dpkg").arg("-i").args(inside));
+        fs::remove_dir_all(folder).expect("the packages were there");
+    }
+
+    /// Holds a package, as an operator does.
+    pub fn hold(&self, package: &str) {
+        succeed(self.chroot("apt-mark").args(["hold", package]));
+    }
+
+    /// The agent on this node.
+    pub fn prestage<const N: usize>(&self, args: [&str; N]) -> Command {
+        let mut command = command(program("prestage"));
+        command.arg("--root").arg(&self.root).args(args);
+        command
+    }
+
+    /// Installed packages and their versions; with the state behind the version where it is not `ii` or `hi`.
+    pub fn inventory(&self) -> BTreeMap<String, String> {
+        let out = succeed(
+            command("dpkg-query")
+                .arg(format!("--admindir={}", self.path("/var/lib/dpkg").display()))
+                .args(["-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n"]),
+        );
+        out.lines()
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                let (name, version, state) = (words.next()?, words.next()?, words.next()?);
+                let version = match state {
+                    "ii" | "hi" => version.to_owned(),
+                    _ => format!("{version} {state}"),
+                };
+                Some((name.to_owned(), version))
+            })
+            .collect()
+    }
+
+    /// The version of one package; empty if it is not there.
+    pub fn version(&self, package: &str) -> String {
+        self.inventory().remove(package).unwrap_or_default()
+    }
+
+    /// What the agent says of itself.
+    ///
+    /// # Panics
+    /// If there is no valid status file.
+    pub fn status(&self) -> NodeStatus {
+        let path = self.path("/var/lib/prestage/status.json");
+        let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        NodeStatus::parse(&bytes).expect("a valid status")
+    }
+
+    /// The content of every file of the node but the agent's own: with names, types, owners and modes, without times.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    pub fn hash(&self) -> Sha256 {
+        let mut hasher = Hasher::new();
+        self.hash_folder(Path::new(""), &mut hasher);
+        hasher.finish()
+    }
+
+    fn hash_folder(&self, folder: &Path, hasher: &mut Hasher) {
+        let entries = fs::read_dir(self.root.join(folder)).expect("a folder of the node");
+        let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name()).collect();
+        names.sort();
+        for name in names {
+            let path = folder.join(name);
+            if OWN_FOLDERS.iter().any(|own| path == Path::new(own)) {
+                continue;
+            }
+            let full = self.root.join(&path);
+            let meta = fs::symlink_metadata(&full).expect("a file of the node");
+            let line = format!(
+                "{}\0{:o} {} {}\n",
+                path.display(),
+                meta.mode(),
+                meta.uid(),
+                meta.gid()
+            );
+            hasher.update(line.as_bytes());
+            let kind = meta.file_type();
+            if kind.is_dir() {
+                self.hash_folder(&path, hasher);
+            } else if kind.is_symlink() {
+                let to = fs::read_link(&full).expect("a link of the node");
+                hasher.update(to.as_os_str().as_encoded_bytes());
+            } else if !kind.is_fifo()
+                && !kind.is_socket()
+                && !kind.is_char_device()
+                && !kind.is_block_device()
+            {
+                let mut file = fs::File::open(&full).expect("a file of the node");
+                let (digest, length) = Sha256::of_reader(&mut file).expect("a file of the node");
+                hasher.update(format!("{digest} {length}\n").as_bytes());
+            }
+        }
+    }
+
+    /// Puts a file system of so many bytes, in memory, at a path of the node.
+    ///
+    /// # Panics
+    /// If it cannot be mounted.
+    pub fn small_disk(&self, path: &str, bytes: u64) {
+        let path = self.path(path);
+        fs::create_dir_all(&path).expect("a mount point");
+        let options = format!("size={bytes}");
+        mount(
+            Some("tmpfs"),
+            &path,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .expect("a tmpfs");
+    }
+
+    /// Takes away what [`Node::small_disk`] put there.
+    ///
+    /// # Panics
+    /// If it is not mounted.
+    pub fn normal_disk(&self, path: &str) {
+        umount2(&self.path(path), MntFlags::MNT_DETACH).expect("a mounted tmpfs");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = umount2(&self.root, MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The root that all nodes lie over.
+fn minimal_root() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/node-root.sh");
+        succeed(Command::new(script).arg("minimal")).trim().into()
+    })
+}
