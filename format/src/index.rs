@@ -459,7 +459,8 @@ mod tests {
 
     #[test]
     fn hostile_offsets_sizes_and_paths_are_refused() {
-        let cases: [(&str, &str, fn(&mut Index)); 8] = [
+        type Break = fn(&mut Index);
+        let cases: [(&str, &str, Break); 8] = [
             ("overlap", "overlaps", |i| {
                 i.members[1].sources = i.members[0].sources.clone()
             }),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::digest::{Hasher, Sha256};
+use crate::digest::Sha256;
 
 /// Name and architecture of an installed package. Two architectures of one name are two packages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,14 +68,33 @@ impl Inventory {
             .collect()
     }
 
+    /// One line for each package: `NAME ARCH VERSION`, none of which can hold a space or a newline.
+    pub fn to_text(&self) -> String {
+        self.0
+            .iter()
+            .map(|(id, version)| format!("{} {} {version}\n", id.name, id.arch))
+            .collect()
+    }
+
+    /// Reads [`Inventory::to_text`]; lines of another form are passed over.
+    pub fn from_text(text: &str) -> Inventory {
+        let packages = text.lines().filter_map(|line| {
+            let mut fields = line.split(' ');
+            let (name, arch, version) = (fields.next()?, fields.next()?, fields.next()?);
+            Some((
+                PackageId {
+                    name: name.to_owned(),
+                    arch: arch.to_owned(),
+                },
+                version.to_owned(),
+            ))
+        });
+        Inventory(packages.collect())
+    }
+
     /// A digest of the whole inventory: equal for two nodes exactly when they have the same packages.
     pub fn digest(&self) -> Sha256 {
-        let mut hasher = Hasher::new();
-        for (id, version) in &self.0 {
-            // None of the three can hold a space or a newline, so lines cannot run into each other.
-            hasher.update(format!("{} {} {version}\n", id.name, id.arch).as_bytes());
-        }
-        hasher.finish()
+        Sha256::of(self.to_text().as_bytes())
     }
 }
 
@@ -108,5 +127,6 @@ mod tests {
         assert_eq!(before.after(&changes), after);
         assert_eq!(before.after(&changes).digest(), after.digest());
         assert_ne!(before.digest(), after.digest());
+        assert_eq!(Inventory::from_text(&after.to_text()), after);
     }
 }

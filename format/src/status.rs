@@ -181,7 +181,7 @@ pub struct Quarantined {
     pub bundle: BundleRef,
     /// Since when.
     pub since: UnixTime,
-    /// The exit code that put it here: 2 or 3.
+    /// The exit code that put it here: 2 or 3 where it could not be verified, 4 to 6 where its install failed.
     pub exit_code: u8,
     /// What was wrong.
     pub reason: String,

@@ -12,6 +12,7 @@ use crate::metadata::{
     Delegation, Envelope, Header, MetaFile, RoleKeys, RoleKind, Root, Snapshot, TargetFile, Targets,
     Timestamp, read_root, read_snapshot, read_targets, read_timestamp,
 };
+use crate::name::TargetPath;
 use crate::time::UnixTime;
 
 /// How large a metadata file may be where its referrer does not say: the specification leaves W, X, Y and Z to the
@@ -270,6 +271,8 @@ impl TrustedMetadataSet {
         if self.root_finished
             && let Ok((timestamp, _)) = self.read_top(RoleKind::Timestamp, bytes, read_timestamp)
         {
+            // Off-spec, and stricter: a clock that lags behind what this repository has signed is wrong.
+            self.now = self.now.max(timestamp.issued.unwrap_or(self.now));
             self.timestamp = Some(timestamp);
         }
     }
@@ -431,6 +434,15 @@ impl TrustedMetadataSet {
     /// What a loaded role says.
     pub fn targets(&self, role: &str) -> Option<&Targets> {
         self.targets.get(role).map(|(_, targets)| targets)
+    }
+
+    /// The file below the repository's top under which a target's content is published (specification section 6.2).
+    pub fn target_file(&self, path: &TargetPath, digest: Sha256) -> String {
+        if self.root.consistent_snapshot {
+            format!("targets/{}", path.with_digest(&digest.to_string()))
+        } else {
+            format!("targets/{path}")
+        }
     }
 
     /// Begins the search for one target (step 5.6.7).

@@ -13,7 +13,7 @@ pub fn at<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
 }
 
 /// Replaces `path` by `bytes`: written aside, synced, renamed, folder synced. A reader sees the old file or the new
-/// one, and after a power cut it is one of the two. The file belongs to the owner of its folder.
+/// one, and after a power cut it is one of the two.
 ///
 /// # Errors
 /// With the path in the text.
@@ -72,6 +72,24 @@ pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
     Ok(Some(bytes))
+}
+
+/// Opens a file for reading, and only a file: no link is followed, no pipe or device waited for. For paths in folders
+/// that somebody with fewer rights can write.
+///
+/// # Errors
+/// With the path in the text; `InvalidInput` if it is something else.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = (nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits();
+    let file = at(path, OpenOptions::new().read(true).custom_flags(flags).open(path))?;
+    if at(path, file.metadata())?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{}: not a regular file", path.display()),
+        ))
+    }
 }
 
 /// Removes a file or a folder with all that is in it; nothing there is no error.
@@ -137,24 +155,30 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }
 
-/// Gives `path` to the user and group that own the folder it is in, if this process may: so that what root writes
-/// into the fetch user's folder stays the fetch user's.
+/// Gives `path` to the user and group that own `other`, if this process may: so that what root writes for the fetch
+/// user stays the fetch user's.
+///
+/// # Errors
+/// With the path in the text.
+pub fn give_to_owner_of(path: &Path, other: &Path) -> io::Result<()> {
+    let (wanted, own) = (
+        at(other, fs::metadata(other))?,
+        at(path, fs::symlink_metadata(path))?,
+    );
+    if (wanted.uid(), wanted.gid()) != (own.uid(), own.gid()) && nix::unistd::geteuid().is_root() {
+        at(
+            path,
+            std::os::unix::fs::lchown(path, Some(wanted.uid()), Some(wanted.gid())),
+        )?;
+    }
+    Ok(())
+}
+
+/// Gives `path` to the owner of the folder it is in, as [`give_to_owner_of`].
 ///
 /// # Errors
 /// With the path in the text.
 pub fn give_to_folder_owner(path: &Path) -> io::Result<()> {
-    let Some(folder) = path.parent() else {
-        return Ok(());
-    };
-    let (folder, own) = (
-        at(folder, fs::metadata(folder))?,
-        at(path, fs::symlink_metadata(path))?,
-    );
-    if (folder.uid(), folder.gid()) != (own.uid(), own.gid()) && nix::unistd::geteuid().is_root() {
-        at(
-            path,
-            std::os::unix::fs::lchown(path, Some(folder.uid()), Some(folder.gid())),
-        )?;
-    }
-    Ok(())
+    path.parent()
+        .map_or(Ok(()), |folder| give_to_owner_of(path, folder))
 }

@@ -1,0 +1,209 @@
+//! Accounting for a step: what it was about, how long it took, how it ended; into status.json and the report queue.
+
+use std::time::Duration;
+
+use format::digest::Sha256;
+use format::inventory::PackageChange;
+use format::report::{BundleRef, Outcome, Step};
+use format::status::{NodeStatus, PlanStatus, State, Status, StepStatus};
+use host::clock::Clock as _;
+use host::isolation::Seen;
+
+use crate::error::{Error, Exit, Result};
+use crate::fetch::{Traffic, Transport};
+use crate::node::Node;
+use crate::quarantine::Quarantine;
+use crate::report::{Details, Said};
+use crate::{report, status};
+
+/// The account of one run of one step.
+pub struct Account<'n> {
+    node: &'n Node,
+    step: Step,
+    began: Duration,
+    status: NodeStatus,
+    traffic: Traffic,
+    details: Details,
+    seen: Option<Seen>,
+    is_news: bool,
+}
+
+impl<'n> Account<'n> {
+    /// Opens one.
+    pub fn open(node: &'n Node, step: Step) -> Self {
+        Account {
+            node,
+            step,
+            began: node.clock.instant(),
+            status: status::load(node),
+            traffic: Traffic::default(),
+            details: Details::default(),
+            seen: None,
+            is_news: true,
+        }
+    }
+
+    /// The step is about this bundle.
+    pub fn about(&mut self, bundle: &BundleRef) {
+        self.details.bundle = Some(bundle.clone());
+    }
+
+    /// Which bundle the step is about.
+    pub fn bundle(&self) -> Option<&BundleRef> {
+        self.details.bundle.as_ref()
+    }
+
+    /// The status as it will be written.
+    pub fn status(&mut self) -> &mut Status {
+        &mut self.status.status
+    }
+
+    /// What the node needs of the bundle.
+    pub fn plan(&mut self, plan: PlanStatus) {
+        self.status.status.plan = Some(plan);
+    }
+
+    /// What was moved over the network. All http mirrors share one counter.
+    pub fn traffic(&mut self, mirrors: &[Box<dyn Transport + '_>]) {
+        self.traffic = mirrors
+            .iter()
+            .find(|m| m.is_remote())
+            .map(|m| m.traffic())
+            .unwrap_or_default();
+    }
+
+    /// The install's id.
+    pub fn transaction(&mut self, id: &str) {
+        self.details.transaction = Some(id.to_owned());
+    }
+
+    /// What changed on the node.
+    pub fn changed(&mut self, changes: Vec<PackageChange>, inventory: Sha256) {
+        self.details.changes = changes;
+        self.details.inventory = Some(inventory);
+    }
+
+    /// What the package manager saw of the network.
+    pub fn seen(&mut self, seen: Option<Seen>) {
+        self.seen = seen;
+    }
+
+    /// The step found what it found before: the status is written, but the centre need not hear it again.
+    pub fn nothing_new(&mut self) {
+        self.is_news = false;
+    }
+
+    /// Writes the status in the middle of a step.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn now(&mut self, state: State, summary: String) -> Result<()> {
+        log::info!("{summary}");
+        self.status.status.state = state;
+        self.status.status.summary = summary;
+        status::save(self.node, &mut self.status)
+    }
+
+    /// The step's last word.
+    pub fn said(&mut self, outcome: Outcome, state: State, message: String) -> Said {
+        self.status.status.state = state;
+        Said {
+            outcome,
+            message,
+            details: std::mem::take(&mut self.details),
+        }
+    }
+
+    /// Closes the account: status, metrics, report. Hands on how the step ended.
+    ///
+    /// # Errors
+    /// That of the step; or, if it had none, that of writing the account.
+    pub fn close(mut self, result: Result<Said>) -> Result<()> {
+        let seconds = (self.node.clock.instant() - self.began).as_secs();
+        let (exit, said) = match &result {
+            Ok(_) => (Exit::Done, None),
+            Err(error) => (error.exit, Some((error.exit.outcome(), error.to_string()))),
+        };
+        let (said, result) = match (result, said) {
+            (Ok(said), _) => (said, Ok(())),
+            (Err(error), Some((outcome, message))) => {
+                self.status.status.state = state_after(&error, &self.status.status);
+                (
+                    Said {
+                        outcome,
+                        message,
+                        details: std::mem::take(&mut self.details),
+                    },
+                    Err(error),
+                )
+            }
+            (Err(error), None) => return Err(error),
+        };
+        let before = match self.step {
+            Step::Fetch => self.status.status.fetch.as_ref(),
+            Step::Install => self.status.status.install.as_ref(),
+        };
+        // A poll that finds the same as the last one is no news.
+        let same = before.is_some_and(|b| b.outcome == said.outcome && b.message == said.message);
+        let is_news = self.is_news && !same;
+        match &result {
+            Ok(()) if is_news => log::info!("{}", said.message),
+            Ok(()) => log::debug!("{}", said.message),
+            Err(_) => {}
+        }
+        self.status.status.summary = said.message.clone();
+        status::set_step(
+            &mut self.status,
+            StepStatus {
+                step: self.step,
+                at: self.node.now(),
+                outcome: said.outcome,
+                exit_code: exit as u8,
+                message: said.message.clone(),
+                seconds,
+                bytes_received: self.traffic.received,
+                requests: self.traffic.requests,
+                network_seen: self.seen.take().map(|s| s.interfaces),
+            },
+        );
+        let written = self.write(exit, said, is_news, seconds);
+        // A step's own error is the one to be seen; that it could not be written down as well is only logged.
+        match (result, written) {
+            (Ok(()), written) => written,
+            (Err(error), written) => {
+                if let Err(second) = written {
+                    log::error!("{second}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn write(&mut self, exit: Exit, said: Said, is_news: bool, seconds: u64) -> Result<()> {
+        let mut refused = Quarantine::open(self.node.fetched("quarantine.json"))?
+            .list()
+            .to_vec();
+        if nix::unistd::geteuid().is_root() {
+            refused.extend_from_slice(Quarantine::open(self.node.private("refused.json"))?.list());
+        }
+        self.status.status.quarantine = refused;
+        if is_news {
+            report::queue(self.node, self.step, exit, said, seconds, self.traffic.received)?;
+        }
+        status::save(self.node, &mut self.status)
+    }
+}
+
+/// The node's state after a step that failed.
+fn state_after(error: &Error, status: &Status) -> State {
+    let staged = status.plan.as_ref().is_some_and(|plan| plan.complete);
+    match error.exit {
+        Exit::Integrity | Exit::Trust => State::Quarantined,
+        Exit::InstallFailed | Exit::RolledBack => State::Failed,
+        Exit::NeedsPerson => State::NeedsPerson,
+        // A mirror that is away takes nothing from what is staged.
+        _ if staged => State::Staged,
+        Exit::Deferred if status.plan.is_some() => State::Fetching,
+        _ => State::Deferred,
+    }
+}

@@ -1,0 +1,404 @@
+//! The configuration in three stages: as typed ([`Fragment`], one for each file) → merged → valid ([`Settings`]).
+//!
+//! Files, later ones winning key by key: `/usr/lib/prestage/agent.d/*.toml`, `/etc/prestage/agent.toml`,
+//! `/run/prestage/agent.d/*.toml`, `/etc/prestage/agent.d/*.toml`. A drop-in hides one of the same name in an earlier
+//! folder, and a link to /dev/null masks it. The shipped `packaging/config/agent.toml` is the documentation of every key.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use format::name::{NodeId, Variant};
+
+use crate::error::{Error, Result};
+use crate::schedule::Window;
+
+/// A configuration file as typed. Every key may be missing; a key that is not known is refused.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Fragment {
+    node: NodeFragment,
+    repository: RepositoryFragment,
+    fetch: FetchFragment,
+    schedule: ScheduleFragment,
+    install: InstallFragment,
+    health: HealthFragment,
+    report: ReportFragment,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct NodeFragment {
+    id: Option<String>,
+    variant: Option<String>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct RepositoryFragment {
+    mirrors: Vec<String>,
+    ca_file: Option<PathBuf>,
+    proxy: Option<String>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct FetchFragment {
+    rate: Option<String>,
+    receive_buffer: Option<String>,
+    stall_timeout_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct ScheduleFragment {
+    maintenance_window: Option<Vec<String>>,
+    timezone: Option<String>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct InstallFragment {
+    allow_network: Option<bool>,
+    lock_timeout_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct HealthFragment {
+    url: Option<String>,
+    timeout_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct ReportFragment {
+    url: Option<String>,
+}
+
+/// The valid configuration.
+#[derive(Debug)]
+pub struct Settings {
+    /// `[node] id`, where it is set.
+    pub id: Option<NodeId>,
+    /// `[node] variant`, where it is set.
+    pub variant: Option<Variant>,
+    /// `[node] labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `[repository] mirrors`, in order.
+    pub mirrors: Vec<Mirror>,
+    /// `[repository] ca-file`: PEM certificates to trust for https instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `[repository] proxy`: an http proxy. The environment is not asked.
+    pub proxy: Option<String>,
+    /// `[fetch] rate`, in bytes a second.
+    pub rate: Option<u64>,
+    /// `[fetch] receive-buffer`, in bytes.
+    pub receive_buffer: usize,
+    /// `[fetch] stall-timeout-seconds`.
+    pub stall_timeout: Duration,
+    /// `[schedule] maintenance-window`; none: always open.
+    pub windows: Option<Vec<Window>>,
+    /// `[schedule] timezone`, an IANA name; none: the system's.
+    pub timezone: Option<String>,
+    /// `[install] allow-network`: install even where no empty network namespace can be made.
+    pub allow_network: bool,
+    /// `[install] lock-timeout-seconds`: how long to wait for another package manager.
+    pub lock_timeout: Duration,
+    /// `[health] url`.
+    pub health_url: Option<String>,
+    /// `[health] timeout-seconds`.
+    pub health_timeout: Duration,
+    /// `[report] url`.
+    pub report_url: Option<String>,
+}
+
+/// Where a copy of the repository is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mirror {
+    /// An http or https URL, ending in `/`.
+    Http(String),
+    /// A folder.
+    Folder(PathBuf),
+}
+
+/// What came over one connection and is not read yet is lost when the agent is killed; this bounds it. 32 KiB keep a
+/// link of 5 Mbit/s and 50 ms full, and a thin one always.
+const RECEIVE_BUFFER: usize = 32 * 1024;
+
+/// The configuration file.
+pub const FILE: &str = "etc/prestage/agent.toml";
+
+/// Folders of drop-ins, in order.
+const VENDOR: &str = "usr/lib/prestage/agent.d";
+const RUNTIME: &str = "run/prestage/agent.d";
+const LOCAL: &str = "etc/prestage/agent.d";
+
+/// Reads the configuration of the node below `root`, or `file` alone.
+///
+/// # Errors
+/// With exit code 78, the file, and what is wrong with it.
+pub fn load(root: &Path, file: Option<&Path>) -> Result<Settings> {
+    let mut merged = toml::Table::new();
+    let files = match file {
+        Some(file) => vec![file.to_owned()],
+        None => files(root),
+    };
+    for path in files {
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && file.is_none() => continue,
+            Err(e) => return Err(Error::config(format!("{}: {e}", path.display()))),
+        };
+        merge(
+            &mut merged,
+            parse_fragment(&text).map_err(|e| Error::config(format!("{}: {e}", path.display())))?,
+        );
+    }
+    let fragment: Fragment = merged
+        .try_into()
+        .map_err(|e: toml::de::Error| Error::config(e.message()))?;
+    validate(fragment).map_err(Error::config)
+}
+
+/// The files in the order in which they are merged.
+fn files(root: &Path) -> Vec<PathBuf> {
+    let mut drop_ins: BTreeMap<String, (usize, PathBuf)> = BTreeMap::new();
+    for (rank, folder) in [VENDOR, RUNTIME, LOCAL].into_iter().enumerate() {
+        for entry in std::fs::read_dir(root.join(folder))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".toml") && !name.starts_with('.') {
+                drop_ins.insert(name, (rank, entry.path()));
+            }
+        }
+    }
+    let masked =
+        |path: &PathBuf| std::fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"));
+    let of = |ranks: std::ops::RangeInclusive<usize>| {
+        let chosen = drop_ins
+            .values()
+            .filter(move |(rank, path)| ranks.contains(rank) && !masked(path));
+        chosen.map(|(_, path)| path.clone()).collect::<Vec<_>>()
+    };
+    [of(0..=0), vec![root.join(FILE)], of(1..=2)].concat()
+}
+
+/// Parses one file, first as a fragment, so that what is wrong is found with its line in this file.
+fn parse_fragment(text: &str) -> std::result::Result<toml::Table, String> {
+    let tidy = |e: toml::de::Error| e.to_string().trim().replace('\n', " ");
+    toml::from_str::<Fragment>(text).map_err(tidy)?;
+    toml::from_str(text).map_err(tidy)
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
+    let Fragment {
+        node,
+        repository,
+        fetch,
+        schedule,
+        install,
+        health,
+        report,
+    } = fragment;
+    let windows = schedule.maintenance_window.map(|list| {
+        list.iter()
+            .map(|w| w.parse::<Window>())
+            .collect::<std::result::Result<Vec<_>, _>>()
+    });
+    if let Some(zone) = &schedule.timezone {
+        jiff::tz::TimeZone::get(zone).map_err(|e| format!("[schedule] timezone: {e}"))?;
+    }
+    for (key, url) in [("health", &health.url), ("report", &report.url)] {
+        if let Some(url) = url.as_ref().filter(|url| !is_http(url)) {
+            return Err(format!("[{key}] url: {url:?} is not an http or https URL"));
+        }
+    }
+    let mut mirrors = Vec::new();
+    for mirror in &repository.mirrors {
+        mirrors.push(parse_mirror(mirror)?);
+    }
+    Ok(Settings {
+        id: node
+            .id
+            .map(|id| id.parse())
+            .transpose()
+            .map_err(|e| format!("[node] id: {e}"))?,
+        variant: node
+            .variant
+            .map(|v| v.parse())
+            .transpose()
+            .map_err(|e| format!("[node] variant: {e}"))?,
+        labels: node.labels,
+        mirrors,
+        ca_file: repository.ca_file,
+        proxy: repository.proxy,
+        rate: fetch
+            .rate
+            .as_deref()
+            .map(parse_rate)
+            .transpose()
+            .map_err(|e| format!("[fetch] rate: {e}"))?
+            .flatten(),
+        receive_buffer: match fetch
+            .receive_buffer
+            .as_deref()
+            .map(parse_size)
+            .transpose()
+            .map_err(|e| format!("[fetch] receive-buffer: {e}"))?
+        {
+            None => RECEIVE_BUFFER,
+            Some(bytes) if (4096..=64 * 1024 * 1024).contains(&bytes) => bytes as usize,
+            Some(_) => return Err("[fetch] receive-buffer: from 4KiB to 64MiB".into()),
+        },
+        stall_timeout: Duration::from_secs(fetch.stall_timeout_seconds.unwrap_or(60).max(1)),
+        windows: windows
+            .transpose()
+            .map_err(|e| format!("[schedule] maintenance-window: {e}"))?,
+        timezone: schedule.timezone,
+        allow_network: install.allow_network.unwrap_or(false),
+        lock_timeout: Duration::from_secs(install.lock_timeout_seconds.unwrap_or(60)),
+        health_url: health.url,
+        health_timeout: Duration::from_secs(health.timeout_seconds.unwrap_or(120)),
+        report_url: report.url,
+    })
+}
+
+fn is_http(url: &str) -> bool {
+    ["http://", "https://"]
+        .iter()
+        .any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+}
+
+fn parse_mirror(text: &str) -> std::result::Result<Mirror, String> {
+    if is_http(text) {
+        return Ok(Mirror::Http(format!("{}/", text.trim_end_matches('/'))));
+    }
+    let path = text.strip_prefix("file://").unwrap_or(text);
+    if path.starts_with('/') {
+        Ok(Mirror::Folder(path.into()))
+    } else {
+        Err(format!(
+            "[repository] mirrors: {text:?} is neither an http or https URL nor an absolute folder"
+        ))
+    }
+}
+
+/// Bytes a second. The unit must be written: a mistaken factor of eight is how a store's link is filled.
+fn parse_rate(text: &str) -> std::result::Result<Option<u64>, String> {
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let units: [(&str, u64, u64); 7] = [
+        ("kbit/s", 1000, 8),
+        ("Mbit/s", 1_000_000, 8),
+        ("Gbit/s", 1_000_000_000, 8),
+        ("kB/s", 1000, 1),
+        ("MB/s", 1_000_000, 1),
+        ("KiB/s", 1024, 1),
+        ("MiB/s", 1024 * 1024, 1),
+    ];
+    let rate = units.iter().find_map(|(unit, factor, divisor)| {
+        let number: u64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        Some(number.checked_mul(*factor)? / divisor)
+    });
+    match rate {
+        Some(rate) if rate >= 128 => Ok(Some(rate)),
+        Some(_) => Err("at least 1kbit/s".into()),
+        None => Err(format!(
+            "{text:?} is not a number with kbit/s, Mbit/s, Gbit/s, kB/s, MB/s, KiB/s or MiB/s, nor \"unlimited\""
+        )),
+    }
+}
+
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let units = [
+        ("KiB", 1024u64),
+        ("MiB", 1024 * 1024),
+        ("kB", 1000),
+        ("MB", 1_000_000),
+    ];
+    let size = units.iter().find_map(|(unit, factor)| {
+        text.strip_suffix(unit)?
+            .trim()
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(*factor)
+    });
+    size.ok_or_else(|| format!("{text:?} is not a number with KiB, MiB, kB or MB"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> std::result::Result<Settings, String> {
+        let fragment: Fragment = toml::from_str(text).map_err(|e| e.to_string())?;
+        validate(fragment)
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let error = parse_fragment("[fetch]\nrate = \"1MB/s\"\nburst = 1\n").unwrap_err();
+        assert!(error.contains("line 3") && error.contains("burst"), "{error}");
+    }
+
+    #[test]
+    fn rates_say_bits_or_bytes() {
+        assert_eq!(settings("fetch.rate = '2Mbit/s'").unwrap().rate, Some(250_000));
+        assert_eq!(settings("fetch.rate = '256KiB/s'").unwrap().rate, Some(262_144));
+        assert_eq!(settings("fetch.rate = 'unlimited'").unwrap().rate, None);
+        for bad in ["2048", "2 Mbps", "0kB/s", "-1MB/s", "99999999999999999999MB/s"] {
+            assert!(settings(&format!("fetch.rate = '{bad}'")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn later_files_win_key_by_key() {
+        let mut table = parse_fragment("[node]\nid = 'a'\nlabels = { x = '1' }").unwrap();
+        merge(
+            &mut table,
+            parse_fragment("[node]\nid = 'b'\nlabels = { y = '2' }").unwrap(),
+        );
+        let settings = validate(table.try_into().unwrap()).unwrap();
+        assert_eq!(settings.id.unwrap().as_str(), "b");
+        assert_eq!(settings.labels.len(), 2);
+    }
+
+    #[test]
+    fn wrong_values_name_their_key() {
+        for (text, key) in [
+            ("node.id = '../x'", "[node] id"),
+            ("repository.mirrors = ['ftp://x']", "mirrors"),
+            (
+                "schedule.maintenance-window = ['Tuesday night']",
+                "maintenance-window",
+            ),
+            ("schedule.timezone = 'Mars/Olympus'", "timezone"),
+            ("report.url = 'report.example'", "[report] url"),
+        ] {
+            let error = settings(text).unwrap_err();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_configuration_is_valid() {
+        parse_fragment(include_str!("../../packaging/config/agent.toml")).unwrap();
+    }
+}

@@ -1,0 +1,95 @@
+//! Which bundle this node should have. Pure: trusted metadata in, a choice with its reason out.
+
+use format::digest::Sha256;
+use format::index::IndexCustom;
+use format::json::Json;
+use format::name::{BundleVersion, TargetPath, Variant};
+use format::report::BundleRef;
+use format::trust::{Search, SearchStep, TrustedMetadataSet};
+
+/// A bundle that the repository offers to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Which.
+    pub bundle: BundleRef,
+    /// The index's target path.
+    pub path: TargetPath,
+    /// The index's exact length.
+    pub length: u64,
+}
+
+/// What the repository means for this node.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Have this bundle.
+    Take(Offer),
+    /// There is none; why, in words for an operator.
+    Nothing(String),
+}
+
+/// A target path that no bundle can have, but that every role that may speak of `variant`'s bundles covers: a version
+/// never begins with an underscore.
+pub fn probe(variant: &Variant) -> String {
+    format!("bundles/{variant}/_/index.json")
+}
+
+/// The newest bundle for `variant`.
+pub fn decide(set: &TrustedMetadataSet, variant: &Variant) -> Decision {
+    match offers(set, variant).into_iter().next() {
+        Some(offer) => Decision::Take(offer),
+        None => Decision::Nothing(format!("the repository has no bundle for the variant {variant}")),
+    }
+}
+
+/// All bundles for `variant`, the newest first: that with the highest serial.
+pub fn offers(set: &TrustedMetadataSet, variant: &Variant) -> Vec<Offer> {
+    let mut search = set.search(&probe(variant));
+    let _ = search.step(set);
+    let mut offers: Vec<Offer> = search
+        .visited()
+        .iter()
+        .flat_map(|role| offers_of(set, role, variant))
+        .collect();
+    // What a role lists counts only if the search for that very path ends there (a delegation's paths, and priority).
+    offers.retain(|offer| search_finds(&mut set.search(offer.path.as_str()), set, offer.bundle.index));
+    // The serial orders bundles; of two with the same, which a centre never makes, the digest decides the same everywhere.
+    offers.sort_by_key(|offer| std::cmp::Reverse((offer.bundle.serial, offer.bundle.index)));
+    offers
+}
+
+fn search_finds(search: &mut Search, set: &TrustedMetadataSet, digest: Sha256) -> bool {
+    matches!(search.step(set), SearchStep::Found(file) if file.sha256 == digest)
+}
+
+fn offers_of<'s>(
+    set: &'s TrustedMetadataSet,
+    role: &str,
+    variant: &'s Variant,
+) -> impl Iterator<Item = Offer> + 's {
+    let targets = set.targets(role).map(|t| &t.targets);
+    targets.into_iter().flatten().filter_map(move |(path, file)| {
+        let version = path
+            .strip_prefix("bundles/")?
+            .strip_prefix(variant.as_str())?
+            .strip_prefix('/')?
+            .strip_suffix("/index.json")?;
+        let version: BundleVersion = version.parse().ok()?;
+        let custom = custom_of(&file.custom)?;
+        let bundle = BundleRef {
+            version,
+            cycle: custom.cycle,
+            serial: custom.serial,
+            index: file.sha256,
+        };
+        Some(Offer {
+            bundle,
+            path: path.parse().ok()?,
+            length: file.length,
+        })
+    })
+}
+
+/// Reads the `custom` of an index; another shape is not a bundle of ours.
+fn custom_of(custom: &Json<'_>) -> Option<IndexCustom> {
+    serde_json::from_slice(&custom.canonical()).ok()
+}

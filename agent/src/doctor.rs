@@ -1,0 +1,160 @@
+//! `prestage doctor`: what is configured, what is missing, what the next step is and when, in plain words.
+//!
+//! It never fails: what it cannot find out is part of what it says.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::cli::Options;
+use crate::config::Mirror;
+use crate::node::Node;
+use crate::schedule::{self, Gate};
+use crate::status;
+
+/// The explanation.
+pub fn explain(options: &Options) -> String {
+    let mut say = Says(String::new());
+    match Node::load(options) {
+        Err(error) => say.missing(error),
+        Ok(node) => {
+            identity(&node, &mut say);
+            repository(&node, &mut say);
+            installing(&node, &mut say);
+            next(&node, &mut say);
+        }
+    }
+    say.0
+}
+
+/// The text as it grows. Writing to a String cannot fail.
+struct Says(String);
+
+impl Says {
+    fn ok(&mut self, what: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "ok       {what}");
+    }
+    fn missing(&mut self, what: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "MISSING  {what}");
+    }
+    fn note(&mut self, what: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "note     {what}");
+    }
+    fn next(&mut self, what: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "next     {what}");
+    }
+}
+
+fn identity(node: &Node, say: &mut Says) {
+    say.ok(format!("this is node {}, variant {}", node.id, node.variant));
+    match node.package_manager() {
+        Ok(_) => say.ok("the package manager is apt"),
+        Err(error) => say.missing(error),
+    }
+}
+
+fn repository(node: &Node, say: &mut Says) {
+    if node.settings.mirrors.is_empty() {
+        say.missing("no mirror: set [repository] mirrors = [\"https://…/\"] in /etc/prestage/agent.toml");
+    }
+    for mirror in &node.settings.mirrors {
+        match mirror {
+            Mirror::Http(url) => say.ok(format!("mirror {url}")),
+            Mirror::Folder(path) if path.is_dir() => say.ok(format!("mirror {}", path.display())),
+            Mirror::Folder(path) => {
+                say.missing(format!("mirror {}: there is no such folder", path.display()))
+            }
+        }
+    }
+    let root = node.initial_root();
+    match host::file::read_limited(&root, format::trust::MAX_ROOT) {
+        Ok(Some(bytes)) => match format::trust::TrustedMetadataSet::new(&bytes, node.now()) {
+            Ok(set) => say.ok(format!(
+                "trust begins with root version {} ({})",
+                set.root().header.version,
+                root.display()
+            )),
+            Err(error) => say.missing(format!(
+                "{}: {error}; copy the repository's metadata/1.root.json there again",
+                root.display()
+            )),
+        },
+        Ok(None) => say.missing(format!(
+            "{}: copy the repository's metadata/1.root.json there, over a way that you trust",
+            root.display()
+        )),
+        Err(error) => say.missing(error),
+    }
+    match node.settings.rate {
+        Some(rate) => say.ok(format!("fetches at most {rate} bytes a second")),
+        None => {
+            say.note("fetches without a limit: set [fetch] rate = \"2Mbit/s\" to protect the site's link")
+        }
+    }
+}
+
+fn installing(node: &Node, say: &mut Says) {
+    if node.settings.allow_network {
+        say.note("[install] allow-network is on: the package manager is not cut off from the network");
+    } else {
+        say.ok("the package manager is cut off from the network while it installs");
+    }
+    match &node.settings.health_url {
+        Some(url) => say.ok(format!(
+            "after an install {url} must answer within {} s",
+            node.settings.health_timeout.as_secs()
+        )),
+        None => say.note(
+            "no [health] url: after an install only the package state and the health hooks are checked",
+        ),
+    }
+    match &node.settings.report_url {
+        Some(url) => say.ok(format!("reports go to {url}")),
+        None => say.note("no [report] url: outcomes stay in the status file and the queue"),
+    }
+    for folder in ["var/lib/prestage", "var/lib"] {
+        let folder = node.root.join(folder);
+        if let Ok(free) = host::file::free_space(&folder) {
+            say.ok(format!(
+                "{} MiB are free in {}",
+                free / 1024 / 1024,
+                folder.display()
+            ));
+            break;
+        }
+    }
+}
+
+fn next(node: &Node, say: &mut Says) {
+    let status = status::load(node).status;
+    if let Some(plan) = &status.plan {
+        say.note(format!(
+            "bundle {}: {} of {} bytes needed here are fetched",
+            plan.bundle.version, plan.bytes_present, plan.bytes_needed
+        ));
+        for package in &plan.kept_back {
+            say.note(format!("kept back: {package}"));
+        }
+    }
+    for q in &status.quarantine {
+        say.missing(format!(
+            "bundle {} is refused: {}; {}",
+            q.bundle.version, q.reason, q.way_out
+        ));
+    }
+    if journal_exists(node) {
+        say.next("an install was interrupted: the next `prestage install` goes on with it");
+    } else if !node.is_configured() {
+        say.next("configure what is MISSING above, then run `prestage fetch`");
+    } else if status.plan.is_some_and(|plan| plan.complete) {
+        match schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now()) {
+            Gate::Open { .. } => say.next("the staged bundle is installed by the next `prestage install`: the maintenance window is open"),
+            Gate::Closed { until } => say.next(format!("the staged bundle is installed when the maintenance window opens, at {until}")),
+        }
+    } else {
+        say.next("`prestage fetch`, by its timer or by hand, looks for a bundle");
+    }
+}
+
+fn journal_exists(node: &Node) -> bool {
+    Path::new(&node.private("journal.json")).exists()
+}

@@ -1,0 +1,287 @@
+//! A mirror behind http or https, and the sending of reports. The only `ureq`.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
+
+use super::socket::SocketConnector;
+use super::transport::{Range, Traffic, Transport, TransportError};
+use crate::config::Settings;
+use crate::error::{Error, Result};
+
+/// For one connection to come up, name look-up and TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// ureq's own buffers; the default of 128 KiB each would be most of the agent's memory.
+const INPUT_BUFFER: usize = 16 * 1024;
+const OUTPUT_BUFFER: usize = 4 * 1024;
+
+/// Where distributions keep the certificates that the system trusts.
+const SYSTEM_CA_FILES: [&str; 3] = [
+    "etc/ssl/certs/ca-certificates.crt",
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/ssl/ca-bundle.pem",
+];
+
+/// A server that does not do ranges may send this much from the beginning to get at a later part; beyond it, paying
+/// for the same bytes again and again is worse than failing.
+const MAX_SKIP: u64 = 1024 * 1024;
+
+/// Connections to any http or https server, with the node's settings.
+pub struct Client {
+    agent: ureq::Agent,
+    received: Arc<AtomicU64>,
+    requests: AtomicU64,
+}
+
+impl Client {
+    /// A client for the node below `root`.
+    ///
+    /// # Errors
+    /// With exit code 78, if the proxy or the CA file cannot be used.
+    pub fn new(settings: &Settings, root: &Path, needs_tls: bool) -> Result<Self> {
+        let received = Arc::new(AtomicU64::new(0));
+        let proxy = settings.proxy.as_deref().map(ureq::Proxy::new).transpose();
+        let mut config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(proxy.map_err(|e| Error::config(format!("[repository] proxy: {e}")))?)
+            .user_agent(concat!("prestage/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(settings.stall_timeout))
+            .timeout_per_read(Some(settings.stall_timeout))
+            .input_buffer_size(INPUT_BUFFER)
+            .output_buffer_size(OUTPUT_BUFFER)
+            .max_response_header_size(16 * 1024);
+        if needs_tls {
+            config = config.tls_config(
+                TlsConfig::builder()
+                    .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                    .root_certs(RootCerts::new_with_certs(&certificates(settings, root)?))
+                    .build(),
+            );
+        }
+        let sockets = SocketConnector {
+            receive_buffer: settings.receive_buffer,
+            received: received.clone(),
+        };
+        let connector =
+            ().chain(ConnectProxyConnector::default())
+                .chain(sockets)
+                .chain(RustlsConnector::default());
+        let agent = ureq::Agent::with_parts(config.build(), connector, DefaultResolver::default());
+        Ok(Client {
+            agent,
+            received,
+            requests: AtomicU64::new(0),
+        })
+    }
+
+    /// Sends a JSON document; the status code of the answer.
+    ///
+    /// # Errors
+    /// If the server cannot be reached.
+    pub fn post_json(&self, url: &str, body: &[u8]) -> std::result::Result<u16, String> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let response = self
+            .agent
+            .post(url)
+            .header("Content-Type", "application/json")
+            .send(body);
+        response.map(|r| r.status().as_u16()).map_err(|e| explain(&e))
+    }
+
+    /// The status code of a GET, over a fresh connection.
+    ///
+    /// # Errors
+    /// If the server cannot be reached in `timeout`.
+    pub fn status(&self, url: &str, timeout: Duration) -> std::result::Result<u16, String> {
+        let request = self
+            .agent
+            .get(url)
+            .config()
+            .timeout_global(Some(timeout))
+            .build()
+            .header("Connection", "close");
+        request
+            .call()
+            .map(|r| r.status().as_u16())
+            .map_err(|e| explain(&e))
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic {
+            received: self.received.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The certificates to trust: those of `[repository] ca-file`, or the system's.
+fn certificates(settings: &Settings, root: &Path) -> Result<Vec<Certificate<'static>>> {
+    let file = match &settings.ca_file {
+        Some(file) => root.join(file.strip_prefix("/").unwrap_or(file)),
+        None => SYSTEM_CA_FILES
+            .iter()
+            .map(|file| root.join(file))
+            .find(|file| file.exists())
+            .ok_or_else(|| Error::config("an https URL is configured, but there is no CA bundle on this system and [repository] ca-file is not set"))?,
+    };
+    let pem = std::fs::read(&file).map_err(|e| Error::config(format!("{}: {e}", file.display())))?;
+    let certificates: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        return Err(Error::config(format!(
+            "{}: there is no certificate in it",
+            file.display()
+        )));
+    }
+    Ok(certificates)
+}
+
+/// One mirror.
+pub struct HttpMirror<'c> {
+    client: &'c Client,
+    /// Ends in `/`.
+    base: String,
+}
+
+impl<'c> HttpMirror<'c> {
+    /// The mirror at `base`, which ends in `/`.
+    pub fn new(client: &'c Client, base: &str) -> Self {
+        HttpMirror {
+            client,
+            base: base.to_owned(),
+        }
+    }
+}
+
+impl Transport for HttpMirror<'_> {
+    fn name(&self) -> &str {
+        &self.base
+    }
+
+    fn get(
+        &self,
+        path: &str,
+        range: Option<Range>,
+    ) -> std::result::Result<Box<dyn Read + '_>, TransportError> {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.client.agent.get(&url).header("Accept-Encoding", "identity");
+        if let Some(Range { from, to }) = range {
+            request = request.header("Range", format!("bytes={from}-{}", to - 1));
+        }
+        self.client.requests.fetch_add(1, Ordering::Relaxed);
+        let response = request.call().map_err(|e| TransportError::failed(explain(&e)))?;
+        let status = response.status().as_u16();
+        let header = |name: &str| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .map(str::to_owned)
+        };
+        let retry_after = header("retry-after")
+            .and_then(|v| v.trim().parse().ok())
+            .map(Duration::from_secs);
+        let content_range = header("content-range");
+        let encoding = header("content-encoding").filter(|e| e != "identity");
+        if let Some(encoding) = encoding {
+            return Err(TransportError::failed(format!(
+                "{url}: sent with content encoding {encoding}, which was not asked for"
+            )));
+        }
+        let body = response.into_body().into_reader();
+        match (status, range) {
+            (200, None) => Ok(Box::new(body)),
+            (200, Some(Range { from, to })) => {
+                if from > MAX_SKIP {
+                    return Err(TransportError::failed(format!(
+                        "{url}: the server does not serve ranges"
+                    )));
+                }
+                let mut body = body;
+                let skipped = io::copy(&mut body.by_ref().take(from), &mut io::sink());
+                match skipped {
+                    Ok(n) if n == from => Ok(Box::new(body.take(to - from))),
+                    Ok(_) => Err(TransportError::failed(format!("{url}: shorter than announced"))),
+                    Err(e) => Err(TransportError::failed(format!("{url}: {e}"))),
+                }
+            }
+            (206, Some(Range { from, to })) => match content_range.as_deref().and_then(range_start) {
+                Some(start) if start == from => Ok(Box::new(body.take(to - from))),
+                _ => Err(TransportError::failed(format!(
+                    "{url}: the server sent another range ({content_range:?}) than bytes {from}-{}",
+                    to - 1
+                ))),
+            },
+            // Object stores answer 403 for what is not there.
+            (403 | 404 | 410, _) => Err(TransportError::NotFound),
+            (301 | 302 | 303 | 307 | 308, _) => Err(TransportError::failed(format!(
+                "{url}: redirected, which is not followed; configure the final address as the mirror"
+            ))),
+            _ => Err(TransportError::Failed {
+                why: format!("{url}: the server answered {status}"),
+                retry_after,
+            }),
+        }
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.client.traffic()
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+}
+
+/// The first byte of `bytes FIRST-LAST/LENGTH` (RFC 9110 section 14.4).
+fn range_start(value: &str) -> Option<u64> {
+    value
+        .strip_prefix("bytes ")?
+        .split_once('-')?
+        .0
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// ureq's error in one line, without what only a programmer understands.
+fn explain(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => "no answer in time".into(),
+        ureq::Error::HostNotFound => "host not found".into(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_range_is_read() {
+        assert_eq!(range_start("bytes 10-19/100"), Some(10));
+        assert_eq!(range_start("bytes 10-19/*"), Some(10));
+        for bad in [
+            "bytes */100",
+            "10-19/100",
+            "bytes x-19/100",
+            "bytes -1-19/100",
+            "",
+        ] {
+            assert_eq!(range_start(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A TCP connection with a bounded receive buffer that counts its bytes.
+//!
+//! What the kernel has received and nobody has read is lost when the agent is killed and must be sent again. On a thin
+//! link the kernel would let megabytes pile up in front of a throttled reader; the bound keeps an interruption cheap.
+//! The counter sees what the link sees: headers and TLS included. Built on ureq's unversioned transport interface,
+//! which is why ureq is pinned.
+
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
+};
+use ureq::{Error, Timeout};
+
+/// Opens [`Socket`]s.
+pub struct SocketConnector {
+    /// Bytes that may wait unread in the kernel.
+    pub receive_buffer: usize,
+    /// Grows by every byte received.
+    pub received: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for SocketConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SocketConnector")
+    }
+}
+
+impl<In: Transport> Connector<In> for SocketConnector {
+    type Out = Either<In, Socket>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        if let Some(through_proxy) = chained {
+            return Ok(Some(Either::A(through_proxy)));
+        }
+        // Each address gets an equal share of the time for connecting.
+        let count = i64::try_from(details.addrs.len()).unwrap_or(1).max(1);
+        let milliseconds = details
+            .timeout
+            .not_zero()
+            .map_or(0, |t| i64::try_from(t.as_millis()).unwrap_or(i64::MAX) / count);
+        let mut last = Error::HostNotFound;
+        for addr in &details.addrs {
+            match connect(*addr, milliseconds, self.receive_buffer) {
+                Ok(stream) => {
+                    let buffers = LazyBuffers::new(
+                        details.config.input_buffer_size(),
+                        details.config.output_buffer_size(),
+                    );
+                    let received = self.received.clone();
+                    return Ok(Some(Either::B(Socket {
+                        stream,
+                        buffers,
+                        received,
+                    })));
+                }
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => last = Error::Timeout(Timeout::Connect),
+                Err(e) => last = Error::Io(e),
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Connects with the receive buffer set beforehand, as tcp(7) wants it. `milliseconds` of 0: the kernel's own timeout.
+fn connect(addr: SocketAddr, milliseconds: i64, receive_buffer: usize) -> io::Result<TcpStream> {
+    let family = if addr.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // The kernel doubles the value to account for its own overhead (socket(7)).
+    setsockopt(&fd, sockopt::RcvBuf, &(receive_buffer / 2))?;
+    // The send timeout is also that of connect(2), which then fails with EINPROGRESS (socket(7)).
+    setsockopt(
+        &fd,
+        sockopt::SendTimeout,
+        &TimeVal::milliseconds(milliseconds.max(0)),
+    )?;
+    match socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(addr)) {
+        Ok(()) => {}
+        Err(nix::errno::Errno::EINPROGRESS) => return Err(io::ErrorKind::TimedOut.into()),
+        Err(e) => return Err(e.into()),
+    }
+    let stream = TcpStream::from(fd);
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A connection.
+pub struct Socket {
+    stream: TcpStream,
+    buffers: LazyBuffers,
+    received: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Socket({:?})", self.stream.peer_addr().ok())
+    }
+}
+
+impl Transport for Socket {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let timeout = timeout.for_write();
+        self.stream.set_write_timeout(timeout.not_zero().map(|t| *t))?;
+        let output = &self.buffers.output()[..amount];
+        (&self.stream).write_all(output).map_err(|e| explain(e, timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let timeout = timeout.for_read();
+        self.stream.set_read_timeout(timeout.not_zero().map(|t| *t))?;
+        let input = self.buffers.input_append_buf();
+        let n = loop {
+            match (&self.stream).read(input) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => break result.map_err(|e| explain(e, timeout))?,
+            }
+        };
+        self.buffers.input_appended(n);
+        self.received.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        // Bytes that nobody asked for, or the end: either way this connection is of no use any more.
+        let probe = self
+            .stream
+            .set_nonblocking(true)
+            .and_then(|()| (&self.stream).read(&mut [0]));
+        let quiet = matches!(&probe, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        quiet && self.stream.set_nonblocking(false).is_ok()
+    }
+}
+
+fn explain(error: io::Error, timeout: NextTimeout) -> Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout(timeout.reason),
+        _ => Error::Io(error),
+    }
+}

@@ -1,0 +1,224 @@
+//! This machine in one value: its root, paths, identity, settings and clock, handed down to every step.
+
+use std::path::{Path, PathBuf};
+
+use format::digest::Sha256;
+use format::name::{NodeId, Variant};
+use format::time::UnixTime;
+use host::clock::{Clock, SystemClock};
+use host::file::{self, Lock};
+use jiff::tz::TimeZone;
+
+use crate::cli::Options;
+use crate::config::{self, Mirror, Settings};
+use crate::error::{Error, Exit, Result};
+use crate::fetch::{Client, Folder, HttpMirror, Transport};
+use crate::packages::{Apt, PackageManager};
+use crate::render::Renderer;
+
+/// A node.
+pub struct Node {
+    /// `/`, or what `--root` says.
+    pub root: PathBuf,
+    /// The configuration.
+    pub settings: Settings,
+    /// Who it is.
+    pub id: NodeId,
+    /// What its bundles are built for.
+    pub variant: Variant,
+    /// The machine's clock.
+    pub clock: SystemClock,
+}
+
+impl Node {
+    /// Reads the configuration and finds out who this is.
+    ///
+    /// # Errors
+    /// With exit code 78, if the configuration is wrong or the identity cannot be found out.
+    pub fn load(options: &Options) -> Result<Self> {
+        let root = match &options.root {
+            None => PathBuf::from("/"),
+            Some(root) => std::fs::canonicalize(root)
+                .map_err(|e| Error::config(format!("--root {}: {e}", root.display())))?,
+        };
+        let settings = config::load(&root, options.config.as_deref())?;
+        let id = match &settings.id {
+            Some(id) => id.clone(),
+            None => machine_id(&root)?,
+        };
+        let variant = match &settings.variant {
+            Some(variant) => variant.clone(),
+            None => variant_of(&root)?,
+        };
+        Ok(Node {
+            root,
+            settings,
+            id,
+            variant,
+            clock: SystemClock::new(),
+        })
+    }
+
+    /// The time, which is never before this program was built: a clock that lost its battery is no reason to trust
+    /// what expired long ago.
+    pub fn now(&self) -> UnixTime {
+        let built = option_env!("SOURCE_DATE_EPOCH")
+            .and_then(|t| t.parse().ok())
+            .unwrap_or(0);
+        self.clock.now().max(UnixTime(built))
+    }
+
+    /// The zone of the maintenance windows.
+    pub fn zone(&self) -> TimeZone {
+        match &self.settings.timezone {
+            Some(name) => TimeZone::get(name).unwrap_or(TimeZone::UTC),
+            None => TimeZone::system(),
+        }
+    }
+
+    /// Whether there is anything to work with.
+    pub fn is_configured(&self) -> bool {
+        !self.settings.mirrors.is_empty() && self.initial_root().exists()
+    }
+
+    /// `/etc/prestage/root.json`: where trust begins.
+    pub fn initial_root(&self) -> PathBuf {
+        self.root.join("etc/prestage/root.json")
+    }
+
+    /// `/var/lib/prestage`.
+    pub fn state(&self) -> PathBuf {
+        self.root.join("var/lib/prestage")
+    }
+
+    /// What the unprivileged steps write.
+    pub fn fetched(&self, name: &str) -> PathBuf {
+        self.state().join("fetch").join(name)
+    }
+
+    /// What only root writes and believes.
+    pub fn private(&self, name: &str) -> PathBuf {
+        self.state().join("private").join(name)
+    }
+
+    /// The queue of reports.
+    pub fn reports(&self) -> PathBuf {
+        self.state().join("reports")
+    }
+
+    /// Takes the lock that lets one step run at a time.
+    ///
+    /// # Errors
+    /// Deferred, if another one runs.
+    pub fn lock(&self) -> Result<Lock> {
+        let folder = self.root.join("run/prestage");
+        file::make_folder(&folder, 0o755)?;
+        let path = folder.join("lock");
+        Lock::take(&path)?.ok_or_else(|| {
+            Error::deferred(format!(
+                "another prestage is at work ({} is locked)",
+                path.display()
+            ))
+        })
+    }
+
+    /// Makes the folders that the unprivileged steps write.
+    ///
+    /// # Errors
+    /// If they cannot be made.
+    pub fn make_folders(&self) -> Result<()> {
+        for folder in [self.fetched("metadata"), self.reports()] {
+            file::make_folder(&folder, 0o755)?;
+        }
+        Ok(())
+    }
+
+    /// The node's package manager.
+    ///
+    /// # Errors
+    /// With exit code 78, if it is one that this program does not know.
+    pub fn package_manager(&self) -> Result<Box<dyn PackageManager>> {
+        if host::command::Command::exists(&self.root, "apt-get") {
+            return Ok(Box::new(Apt {
+                root: self.root.clone(),
+                allow_network: self.settings.allow_network,
+                lock_timeout: self.settings.lock_timeout,
+                renderer: self.renderer(),
+            }));
+        }
+        Err(Error::new(
+            Exit::Config,
+            "no package manager that prestage knows (apt) was found",
+            "install this agent on Debian or Ubuntu",
+        ))
+    }
+
+    /// Templates, the operator's first.
+    pub fn renderer(&self) -> Renderer {
+        Renderer::new(self.root.join("etc/prestage/templates"))
+    }
+
+    /// A client for http and https; none is made when nothing needs it.
+    ///
+    /// # Errors
+    /// With exit code 78, if its settings cannot be used.
+    pub fn client(&self) -> Result<Client> {
+        let mirrors = self.settings.mirrors.iter().filter_map(|m| match m {
+            Mirror::Http(url) => Some(url),
+            Mirror::Folder(_) => None,
+        });
+        let needs_tls = mirrors
+            .chain(&self.settings.report_url)
+            .chain(&self.settings.health_url)
+            .any(|url| url.starts_with("https://"));
+        Client::new(&self.settings, &self.root, needs_tls)
+    }
+
+    /// The configured mirrors.
+    pub fn mirrors<'c>(&self, client: &'c Client) -> Vec<Box<dyn Transport + 'c>> {
+        let mirror = |mirror: &Mirror| -> Box<dyn Transport + 'c> {
+            match mirror {
+                Mirror::Http(url) => Box::new(HttpMirror::new(client, url)),
+                Mirror::Folder(path) => Box::new(Folder::new(path)),
+            }
+        };
+        self.settings.mirrors.iter().map(mirror).collect()
+    }
+}
+
+/// A node id from machine-id(5), which must not be told to others as it is: a digest of it, for this purpose only.
+fn machine_id(root: &Path) -> Result<NodeId> {
+    let path = root.join("etc/machine-id");
+    let text = file::read_limited(&path, 1024).ok().flatten().unwrap_or_default();
+    if text.len() < 32 {
+        return Err(Error::config(format!(
+            "{} does not identify this machine, and [node] id is not set",
+            path.display()
+        )));
+    }
+    let digest = Sha256::of(&[b"prestage node id\n", text.trim_ascii()].concat());
+    format!("node-{}", digest.short()).parse().map_err(Error::config)
+}
+
+/// The variant from os-release(5) and the package manager's architecture.
+fn variant_of(root: &Path) -> Result<Variant> {
+    let files = ["etc/os-release", "usr/lib/os-release"];
+    let text = files
+        .iter()
+        .find_map(|f| std::fs::read_to_string(root.join(f)).ok());
+    let text = text.ok_or_else(|| Error::config("there is no os-release, and [node] variant is not set"))?;
+    let field = |name: &str| {
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.map(|v| v.trim().trim_matches(['"', '\'']).to_owned())
+    };
+    match (field("ID"), field("VERSION_ID")) {
+        (Some(id), Some(version)) => format!("{id}-{version}-{}", Apt::architecture(root)?)
+            .parse()
+            .map_err(Error::config),
+        _ => Err(Error::config(
+            "os-release has no ID and VERSION_ID, and [node] variant is not set",
+        )),
+    }
+}

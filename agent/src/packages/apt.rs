@@ -1,0 +1,518 @@
+//! apt and dpkg: the only file that knows their words. Parsing is apart from running.
+//!
+//! What their exit codes are worth was measured, not read: apt-get ends with 0 when packages are kept back, and
+//! `dpkg --audit` ends with 0 when there are problems. So success is proved by inventory and audit, by the caller.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use format::digest::{Hasher, Sha256};
+use format::inventory::{Inventory, PackageChange, PackageId};
+use host::command::{Command, CommandError};
+use host::isolation::{Isolation, Seen};
+
+use super::{PackageManager, Resolution};
+use crate::error::{Error, Exit, Result};
+use crate::render::Renderer;
+
+/// The resolver's verb: every update, with the new packages that it needs, and never a removal.
+const UPGRADE: [&str; 2] = ["upgrade", "--with-new-pkgs"];
+
+/// The largest Packages file that is read: that of a whole distribution.
+const MAX_PACKAGES: u64 = 256 * 1024 * 1024;
+
+/// apt and dpkg of a node.
+pub struct Apt {
+    /// The node's root.
+    pub root: PathBuf,
+    /// Install even where no empty network namespace can be made.
+    pub allow_network: bool,
+    /// How long to wait for another package manager.
+    pub lock_timeout: Duration,
+    /// For the sources list.
+    pub renderer: Renderer,
+}
+
+impl Apt {
+    /// The Debian architecture of the node below `root`.
+    ///
+    /// # Errors
+    /// If there is no dpkg that works.
+    pub fn architecture(root: &Path) -> Result<String> {
+        let command = in_root(root, Command::new("dpkg").arg("--print-architecture"), false);
+        let output = command
+            .output()
+            .map_err(|e| Error::new(Exit::Config, e, "set [node] variant"))?;
+        Ok(output.stdout.trim().to_owned())
+    }
+
+    /// `path` as it is called inside the node's root.
+    fn inside(&self, path: &Path) -> String {
+        let path = path.strip_prefix(&self.root).unwrap_or(path);
+        format!("/{}", path.display().to_string().trim_start_matches('/'))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        in_root(&self.root, Command::new(program), false)
+    }
+
+    /// apt-get with `repo` as its only source and every file of its own in `scratch`.
+    fn apt_get(&self, repo: &Path, scratch: &Path) -> Result<Command> {
+        let lists = scratch.join("lists");
+        host::file::make_folder(&lists.join("partial"), 0o755)?;
+        host::file::make_folder(&scratch.join("cache/archives/partial"), 0o755)?;
+        let source = self
+            .renderer
+            .render("sources.list", minijinja::context! { path => self.inside(repo) })?;
+        let list = scratch.join("sources.list");
+        host::file::replace(&list, source.as_bytes(), 0o644)?;
+        let options = [
+            format!("Dir::Etc::sourcelist={}", self.inside(&list)),
+            "Dir::Etc::sourceparts=/dev/null".into(),
+            format!("Dir::State::lists={}", self.inside(&lists)),
+            format!("Dir::Cache={}", self.inside(&scratch.join("cache"))),
+            // The files are already where only this user writes; there is nobody else to become.
+            "APT::Sandbox::User=".into(),
+            "Acquire::Languages=none".into(),
+            // The rollout is spread by Prestage, not a second time by the archive.
+            "APT::Get::Always-Include-Phased-Updates=true".into(),
+            "APT::Get::List-Cleanup=false".into(),
+            "Dpkg::Use-Pty=false".into(),
+        ];
+        let mut command = self.command("apt-get").arg("-q");
+        for option in options {
+            command = command.arg("-o").arg(option);
+        }
+        Ok(command)
+    }
+
+    /// Reads the repository's metadata into `scratch`.
+    fn update(&self, repo: &Path, scratch: &Path) -> Result<()> {
+        host::file::remove(&scratch.join("lists"))?;
+        let command = self
+            .apt_get(repo, scratch)?
+            .args(["-o", "Debug::NoLocking=true", "update"]);
+        command.output().map(|_| ()).map_err(|e| explain(&e))
+    }
+}
+
+/// Runs `command` with the node's root as `/`; if asked, without a network.
+fn in_root(root: &Path, command: Command, no_network: bool) -> Command {
+    let other_root = (root != Path::new("/")).then(|| root.to_owned());
+    if other_root.is_some() || no_network {
+        command.isolated(Isolation {
+            no_network,
+            root: other_root,
+        })
+    } else {
+        command
+    }
+}
+
+/// What an error of apt or dpkg means for the node.
+fn explain(error: &CommandError) -> Error {
+    let stderr = error.stderr();
+    if matches!(error, CommandError::Isolation { .. }) {
+        return Error::new(
+            Exit::Deferred,
+            error,
+            "nothing was installed: run it as root where namespaces are allowed, or set [install] allow-network = true",
+        );
+    }
+    if stderr.contains("Could not get lock")
+        || stderr.contains("Unable to acquire the dpkg frontend lock")
+        || stderr.contains("is locked by another process")
+    {
+        return Error::new(
+            Exit::Deferred,
+            format!("another package manager holds the lock: {error}"),
+            "it is tried again by itself",
+        );
+    }
+    if stderr.contains("No space left on device") || stderr.contains("enough free space") {
+        return Error::new(
+            Exit::Deferred,
+            error,
+            "free some space; it is tried again by itself",
+        );
+    }
+    if stderr.contains("dpkg was interrupted") || stderr.contains("Unmet dependencies") {
+        return Error::new(
+            Exit::Deferred,
+            error,
+            "the node's own packages are broken: run `dpkg --configure -a` and `apt-get -f install`",
+        );
+    }
+    Error::new(
+        Exit::InstallFailed,
+        error,
+        "see /var/log/apt/term.log and /var/log/dpkg.log on the node",
+    )
+}
+
+impl PackageManager for Apt {
+    fn inventory(&self) -> Result<Inventory> {
+        let format = "${Package}\\t${Architecture}\\t${Version}\\t${db:Status-Status}\\n";
+        let output = self
+            .command("dpkg-query")
+            .args(["-W", "-f", format])
+            .output()
+            .map_err(|e| explain(&e))?;
+        Ok(parse_inventory(&output.stdout))
+    }
+
+    fn fingerprint(&self) -> Result<Sha256> {
+        let mut hasher = Hasher::new();
+        for path in [
+            "var/lib/dpkg/status",
+            "var/lib/apt/extended_states",
+            "etc/apt/preferences",
+            "etc/apt/apt.conf",
+        ] {
+            hash_file(&mut hasher, &self.root.join(path));
+        }
+        for folder in ["etc/apt/preferences.d", "etc/apt/apt.conf.d"] {
+            let entries = std::fs::read_dir(self.root.join(folder))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let mut files: Vec<PathBuf> = entries.map(|e| e.path()).collect();
+            files.sort();
+            files.iter().for_each(|file| hash_file(&mut hasher, file));
+        }
+        Ok(hasher.finish())
+    }
+
+    fn resolve(&self, repo: &Path, scratch: &Path) -> Result<Resolution> {
+        self.update(repo, scratch)?;
+        let apt = self
+            .apt_get(repo, scratch)?
+            .args(["-o", "Debug::NoLocking=true", "-y"]);
+        // A plan that cannot be made is a deferral: nothing was touched.
+        let defer = |e: CommandError| {
+            let error = explain(&e);
+            if error.exit == Exit::InstallFailed {
+                Error::new(
+                    Exit::Deferred,
+                    e,
+                    "apt cannot plan on this node; see `apt-get check`",
+                )
+            } else {
+                error
+            }
+        };
+        let simulated = apt
+            .clone()
+            .arg("--simulate")
+            .args(UPGRADE)
+            .output()
+            .map_err(defer)?;
+        let uris = apt.arg("--print-uris").args(UPGRADE).output().map_err(defer)?;
+        let held = self
+            .command("dpkg-query")
+            .args(["-W", "-f", "${Package}\\t${db:Status-Want}\\n"])
+            .output()
+            .map_err(defer)?;
+        let mut resolution = parse_simulation(&simulated.stdout).map_err(Error::deferred)?;
+        let is_held = |name: &str| {
+            held.stdout
+                .lines()
+                .any(|line| line.split_once('\t') == Some((name, "hold")))
+        };
+        for name in &mut resolution.kept_back {
+            let reason = if is_held(name.split(':').next().unwrap_or(name)) {
+                "held by the operator"
+            } else {
+                "apt keeps it back"
+            };
+            *name = format!("{name}: {reason}");
+        }
+        resolution.changes = split_architecture_changes(resolution.changes, &self.inventory()?);
+        resolution.files = parse_uris(&uris.stdout).map_err(Error::deferred)?;
+        let offered = host::file::read_limited(&repo.join("Packages"), MAX_PACKAGES)?.unwrap_or_default();
+        let sizes = self.command("dpkg-query").args([
+            "-W",
+            "-f",
+            "${Package}:${Architecture}\\t${Installed-Size}\\n",
+        ]);
+        let sizes = sizes.output().map_err(|e| explain(&e))?.stdout;
+        resolution.disk_bytes = disk_bytes(&resolution.changes, &String::from_utf8_lossy(&offered), &sizes);
+        Ok(resolution)
+    }
+
+    fn audit(&self) -> Result<Vec<String>> {
+        let output = self
+            .command("dpkg")
+            .arg("--audit")
+            .output()
+            .map_err(|e| explain(&e))?;
+        Ok(output
+            .stdout
+            .lines()
+            .filter(|l| l.starts_with(' '))
+            .map(|l| l.trim().to_owned())
+            .collect())
+    }
+
+    fn repair(&self) -> Result<()> {
+        let command = Command::new("dpkg").args(["--force-confdef", "--force-confold", "--configure", "-a"]);
+        let command = in_root(&self.root, noninteractive(command), !self.allow_network);
+        command.output().map(|_| ()).map_err(|e| explain(&e))
+    }
+
+    fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen> {
+        self.update(repo, scratch)?;
+        let command = self
+            .apt_get(repo, scratch)?
+            .arg("-o")
+            .arg(format!("DPkg::Lock::Timeout={}", self.lock_timeout.as_secs()))
+            // The operator's edits stay, and nobody is asked.
+            .args([
+                "-o",
+                "Dpkg::Options::=--force-confdef",
+                "-o",
+                "Dpkg::Options::=--force-confold",
+            ])
+            .args(["-y", "--no-remove"])
+            .args(UPGRADE);
+        let command = in_root(&self.root, noninteractive(command), !self.allow_network);
+        let seen = command.lines(&mut |line| {
+            log::debug!("apt: {line}");
+            Ok(())
+        });
+        Ok(seen.map_err(|e| explain(&e))?.unwrap_or_default())
+    }
+
+    fn reboot_required(&self) -> bool {
+        self.root.join("run/reboot-required").exists() || self.root.join("var/run/reboot-required").exists()
+    }
+}
+
+/// The environment in which nothing asks and nothing mails.
+fn noninteractive(command: Command) -> Command {
+    [
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBIAN_PRIORITY", "critical"),
+        ("UCF_FORCE_CONFFOLD", "1"),
+        ("APT_LISTCHANGES_FRONTEND", "none"),
+        ("NEEDRESTART_SUSPEND", "1"),
+    ]
+    .iter()
+    .fold(command, |command, (name, value)| command.env(name, value))
+}
+
+/// Adds a file to a digest; one that is not there or not readable counts as empty.
+fn hash_file(hasher: &mut Hasher, path: &Path) {
+    let digest = std::fs::File::open(path).and_then(|mut f| Sha256::of_reader(&mut f));
+    hasher.update(path.as_os_str().as_encoded_bytes());
+    hasher.update(&digest.map(|(d, _)| d.0).unwrap_or_default());
+}
+
+/// Reads `dpkg-query` output. Removed packages whose configuration stayed are not installed.
+fn parse_inventory(text: &str) -> Inventory {
+    let mut packages = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.split('\t');
+        if let (Some(name), Some(arch), Some(version), Some(status)) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+            && !matches!(status, "not-installed" | "config-files")
+        {
+            packages.insert(
+                PackageId {
+                    name: name.to_owned(),
+                    arch: arch.to_owned(),
+                },
+                version.to_owned(),
+            );
+        }
+    }
+    Inventory(packages)
+}
+
+/// Reads `apt-get --simulate`: `Inst NAME[:ARCH] [OLD] (NEW ORIGIN [ARCH]) …` and the list of what is kept back.
+fn parse_simulation(text: &str) -> std::result::Result<Resolution, String> {
+    let mut resolution = Resolution::default();
+    let mut in_kept_back = false;
+    for line in text.lines() {
+        if in_kept_back && line.starts_with(' ') {
+            resolution
+                .kept_back
+                .extend(line.split_whitespace().map(str::to_owned));
+            continue;
+        }
+        in_kept_back = line.starts_with("The following packages have been kept back");
+        if let Some(rest) = line.strip_prefix("Inst ") {
+            resolution.changes.push(
+                parse_inst(rest)
+                    .ok_or_else(|| format!("apt-get wrote a line that is not understood: {line:?}"))?,
+            );
+        } else if line.starts_with("Remv ") {
+            return Err(format!(
+                "apt-get would remove a package, which is never done here: {line:?}"
+            ));
+        }
+    }
+    // apt may order the same package twice; and it says `all` packages' architecture as such.
+    resolution
+        .changes
+        .sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
+    resolution.changes.dedup();
+    Ok(resolution)
+}
+
+fn parse_inst(rest: &str) -> Option<PackageChange> {
+    let (name, rest) = rest.split_once(' ')?;
+    let (from, rest) = match rest.strip_prefix('[') {
+        Some(rest) => {
+            let (from, rest) = rest.split_once(']')?;
+            (Some(from.to_owned()), rest.trim_start())
+        }
+        None => (None, rest),
+    };
+    let (inner, _) = rest.strip_prefix('(')?.split_once(')')?;
+    let to = inner.split(' ').next()?.to_owned();
+    let arch = inner.rsplit_once('[')?.1.strip_suffix(']')?.to_owned();
+    let name = name.split(':').next()?.to_owned();
+    Some(PackageChange {
+        name,
+        arch,
+        from,
+        to: Some(to),
+    })
+}
+
+/// Space that `changes` take: what they grow by, and room for the largest beside its old version while it is unpacked.
+/// `offered` is a Packages file, `installed` has lines `NAME:ARCH\tKIB`.
+fn disk_bytes(changes: &[PackageChange], offered: &str, installed: &str) -> u64 {
+    let old: BTreeMap<&str, u64> = installed
+        .lines()
+        .filter_map(|l| l.split_once('\t'))
+        .filter_map(|(id, kib)| Some((id, kib.parse().ok()?)))
+        .collect();
+    let wanted: BTreeMap<(&str, &str, &str), String> = changes
+        .iter()
+        .filter_map(|c| {
+            Some((
+                (c.name.as_str(), c.arch.as_str(), c.to.as_deref()?),
+                format!("{}:{}", c.name, c.arch),
+            ))
+        })
+        .collect();
+    let (mut growth, mut largest) = (0u64, 0u64);
+    for stanza in offered.split("\n\n") {
+        let field = |name: &str| {
+            stanza
+                .lines()
+                .find_map(|l| l.strip_prefix(name)?.strip_prefix(": "))
+                .unwrap_or_default()
+        };
+        if let Some(id) = wanted.get(&(field("Package"), field("Architecture"), field("Version"))) {
+            let new: u64 = field("Installed-Size").parse().unwrap_or(0);
+            growth = growth.saturating_add(new.saturating_sub(old.get(id.as_str()).copied().unwrap_or(0)));
+            largest = largest.max(new);
+        }
+    }
+    growth.saturating_add(largest).saturating_mul(1024)
+}
+
+/// A package that goes from `all` to an architecture, or back, is one that goes and one that comes: name and
+/// architecture together are what identifies it.
+fn split_architecture_changes(changes: Vec<PackageChange>, inventory: &Inventory) -> Vec<PackageChange> {
+    let has = |name: &str, arch: &str| {
+        inventory.0.contains_key(&PackageId {
+            name: name.to_owned(),
+            arch: arch.to_owned(),
+        })
+    };
+    let mut out = Vec::new();
+    for change in changes {
+        let moved = change.from.is_some() && !has(&change.name, &change.arch);
+        let old = inventory
+            .0
+            .keys()
+            .find(|id| moved && id.name == change.name && (id.arch == "all" || change.arch == "all"));
+        match old {
+            Some(old) => {
+                out.push(PackageChange {
+                    arch: old.arch.clone(),
+                    to: None,
+                    ..change.clone()
+                });
+                out.push(PackageChange { from: None, ..change });
+            }
+            None => out.push(change),
+        }
+    }
+    out
+}
+
+/// Reads `apt-get --print-uris`: `'URI' FILE SIZE SHA256:DIGEST`.
+fn parse_uris(text: &str) -> std::result::Result<Vec<Sha256>, String> {
+    let lines = text.lines().filter(|line| line.starts_with('\''));
+    lines
+        .map(|line| {
+            let digest = line
+                .rsplit_once(" SHA256:")
+                .and_then(|(_, digest)| digest.trim().parse().ok());
+            digest.ok_or_else(|| format!("apt-get wrote a line without a SHA-256: {line:?}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simulation_is_read() {
+        let text = "NOTE: This is only a simulation!\nThe following packages have been kept back:\n  held1 held2:i386\n  held3\nThe following packages will be upgraded:\n  libc6\n\
+            Inst libc6 [2.36-9] (2.36-9+deb12u1 Prestage:12/2026-11 [amd64]) []\nInst new (1:2.0~rc1 Prestage:12 [all])\nConf libc6 (2.36-9+deb12u1 Prestage [amd64])\n\
+            Inst libz:i386 [1] (2 Prestage [i386])\n";
+        let resolution = parse_simulation(text).unwrap();
+        let change = |name: &str, arch: &str, from: Option<&str>, to: &str| PackageChange {
+            name: name.into(),
+            arch: arch.into(),
+            from: from.map(Into::into),
+            to: Some(to.into()),
+        };
+        assert_eq!(
+            resolution.changes,
+            [
+                change("libc6", "amd64", Some("2.36-9"), "2.36-9+deb12u1"),
+                change("libz", "i386", Some("1"), "2"),
+                change("new", "all", None, "1:2.0~rc1"),
+            ]
+        );
+        assert_eq!(resolution.kept_back, ["held1", "held2:i386", "held3"]);
+    }
+
+    #[test]
+    fn a_removal_and_a_strange_line_are_refused() {
+        assert!(parse_simulation("Remv foo [1]\n").is_err());
+        assert!(parse_simulation("Inst foo\n").is_err());
+        assert!(parse_uris("'file:/x.deb' x.deb 10 \n").is_err());
+    }
+
+    #[test]
+    fn a_package_that_changes_its_architecture_goes_and_comes() {
+        let before = parse_inventory("a\tall\t1\tinstalled\n");
+        let change = PackageChange {
+            name: "a".into(),
+            arch: "amd64".into(),
+            from: Some("1".into()),
+            to: Some("2".into()),
+        };
+        let changes = split_architecture_changes(vec![change], &before);
+        assert_eq!(
+            before.after(&changes),
+            parse_inventory("a\tamd64\t2\tinstalled\n")
+        );
+    }
+
+    #[test]
+    fn removed_packages_are_not_in_the_inventory() {
+        let text = "a\tamd64\t1\tinstalled\nb\tall\t2\tconfig-files\nc\tamd64\t3\thalf-configured\n";
+        assert_eq!(parse_inventory(text).0.len(), 2);
+    }
+}

@@ -1,0 +1,113 @@
+//! What this node needs of a bundle, and why: the package manager's own resolution, mapped to members.
+//!
+//! Kept beside the staged repository, so that an idle poll does not resolve again: the plan holds as long as the index
+//! and the node's own package state are the same.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use format::digest::Sha256;
+use format::index::{Index, Member};
+use format::inventory::PackageChange;
+use format::report::BundleRef;
+
+use crate::error::{Error, Exit, Result};
+use crate::packages::Resolution;
+
+/// Version of the plan file; another one is made anew.
+const VERSION: u32 = 1;
+
+/// A plan.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Plan {
+    version: u32,
+    /// Of which bundle.
+    pub bundle: BundleRef,
+    /// The package manager's fingerprint that it was made for.
+    pub fingerprint: Sha256,
+    /// Whether every package of the bundle is wanted, needed here or not.
+    pub everything: bool,
+    /// The packages needed, by digest, sorted.
+    pub packages: Vec<Sha256>,
+    /// Their sizes, together.
+    pub bytes_needed: u64,
+    /// The size of the bundle file.
+    pub bundle_bytes: u64,
+    /// Space that the install takes for a while.
+    pub disk_bytes: u64,
+    /// What will change.
+    pub changes: Vec<PackageChange>,
+    /// What stays although there is an update.
+    pub kept_back: Vec<String>,
+}
+
+impl Plan {
+    /// Maps a resolution to the members of the index.
+    ///
+    /// # Errors
+    /// If the package manager wants a file that the bundle does not have.
+    pub fn new(
+        bundle: &BundleRef,
+        index: &Index,
+        fingerprint: Sha256,
+        resolution: Resolution,
+        everything: bool,
+    ) -> Result<Plan> {
+        let by_digest: BTreeMap<Sha256, &Member> = index.packages().map(|m| (m.sha256, m)).collect();
+        let mut packages = resolution.files;
+        if everything {
+            packages.extend(by_digest.keys());
+        }
+        packages.sort();
+        packages.dedup();
+        let mut bytes_needed = 0;
+        for digest in &packages {
+            let member = by_digest.get(digest).ok_or_else(|| {
+                Error::new(Exit::Integrity, format!("the bundle's Packages file names a package with sha256 {digest} that its index does not list"), "build and publish the bundle again")
+            })?;
+            bytes_needed += member.size;
+        }
+        Ok(Plan {
+            version: VERSION,
+            bundle: bundle.clone(),
+            fingerprint,
+            everything,
+            packages,
+            bytes_needed,
+            bundle_bytes: index.bundle.length,
+            disk_bytes: resolution.disk_bytes,
+            changes: resolution.changes,
+            kept_back: resolution.kept_back,
+        })
+    }
+
+    /// The members that it needs, in the order of the file.
+    pub fn members<'i>(&self, index: &'i Index) -> Vec<&'i Member> {
+        index
+            .packages()
+            .filter(|m| self.packages.binary_search(&m.sha256).is_ok())
+            .collect()
+    }
+
+    /// Whether there is nothing to stage.
+    pub fn is_empty(&self) -> bool {
+        self.packages.is_empty() && self.changes.is_empty()
+    }
+
+    /// Reads a kept plan; one that is missing or cannot be read is made anew, so it is none.
+    pub fn load(path: &Path) -> Option<Plan> {
+        let bytes = host::file::read_limited(path, 64 * 1024 * 1024).ok()??;
+        serde_json::from_slice(&bytes)
+            .ok()
+            .filter(|plan: &Plan| plan.version == VERSION)
+    }
+
+    /// Keeps it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec(self).map_err(|e| Error::io("plan", &e.into()))?;
+        Ok(host::file::replace(path, &bytes, 0o644)?)
+    }
+}

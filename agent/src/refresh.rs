@@ -1,0 +1,285 @@
+//! Trusted metadata: drives the TUF client workflow (`format::trust`) over the mirrors, and keeps what was accepted,
+//! byte for byte.
+//!
+//! The install runs the same function with the fetch step's own folder as its only mirror and a folder of its own that
+//! only root can write: what the unprivileged fetch stored is no more believed than what a server says.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use format::digest::Sha256;
+use format::time::UnixTime;
+use format::trust::{
+    MAX_ROOT, MAX_ROOT_ROTATIONS, MAX_TARGETS, SearchStep, TimestampUpdate, TrustError, TrustedMetadataSet,
+    Wanted,
+};
+use host::file;
+
+use crate::error::{Error, Exit, Result};
+use crate::fetch::{Range, Traffic, Transport, TransportError, read_all};
+
+/// Where trusted copies are kept, and where trust begins.
+pub struct Keep {
+    /// `metadata/`: one file for each role.
+    pub folder: PathBuf,
+    /// The root that the node was enrolled with.
+    pub initial_root: PathBuf,
+}
+
+/// Why a mirror's metadata was not taken.
+enum Refusal {
+    /// It did not deliver.
+    Transport(String, TransportError),
+    /// What it delivered was refused.
+    Trust(TrustError),
+    /// This machine.
+    Here(Error),
+}
+
+impl From<TrustError> for Refusal {
+    fn from(error: TrustError) -> Self {
+        Refusal::Trust(error)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Here(error)
+    }
+}
+
+/// Refreshes from the first mirror whose metadata can be trusted, and loads every role that may speak of `probe`.
+///
+/// # Errors
+/// Trust or integrity, if a mirror answered and none could be trusted; unavailable, if none answered; configuration, if
+/// there is no trusted root.
+pub fn refresh(
+    mirrors: &[Box<dyn Transport + '_>],
+    keep: &Keep,
+    probe: &str,
+    now: UnixTime,
+) -> Result<TrustedMetadataSet> {
+    let mut refused: Option<Error> = None;
+    let mut unreachable: Vec<String> = Vec::new();
+    for mirror in mirrors {
+        match refresh_from(mirror.as_ref(), keep, probe, now) {
+            Ok(set) => return Ok(set),
+            Err(Refusal::Here(error)) => return Err(error),
+            Err(Refusal::Trust(error)) => {
+                log::error!("{}: {error}", mirror.name());
+                refused = refused.or_else(|| Some(refusal(mirror.name(), &error)));
+            }
+            Err(Refusal::Transport(what, error)) => {
+                log::warn!("{}: {what}: {error}", mirror.name());
+                unreachable.push(format!("{}: {what}: {error}", mirror.name()));
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        let all = if unreachable.is_empty() {
+            "no mirror is configured".to_owned()
+        } else {
+            unreachable.join("; ")
+        };
+        Error::new(
+            Exit::Unavailable,
+            format!("no mirror delivers the repository's metadata: {all}"),
+            "it is tried again by itself",
+        )
+    }))
+}
+
+/// Says what was refused and what to do about it.
+fn refusal(mirror: &str, error: &TrustError) -> Error {
+    let exit = if error.is_integrity() {
+        Exit::Integrity
+    } else {
+        Exit::Trust
+    };
+    let cure = match error {
+        TrustError::Expired { .. } => {
+            "re-sign the repository (prestage-build refresh-timestamp), update this mirror, or set this node's clock"
+        }
+        TrustError::Rollback { .. } => "this mirror serves an old copy: bring it up to date",
+        _ => "nothing of it is used; replace this mirror's copy by what the centre published",
+    };
+    Error::new(exit, format!("{mirror}: {error}"), cure)
+}
+
+fn refresh_from(
+    mirror: &dyn Transport,
+    keep: &Keep,
+    probe: &str,
+    now: UnixTime,
+) -> std::result::Result<TrustedMetadataSet, Refusal> {
+    let mut set = TrustedMetadataSet::new(&keep.trusted_root(now)?, now)?;
+    // 5.3: the chain of roots.
+    for _ in 0..MAX_ROOT_ROTATIONS {
+        let wanted = set.wanted_root();
+        match fetch(mirror, &wanted) {
+            Err(Refusal::Transport(_, TransportError::NotFound)) => break,
+            Err(other) => return Err(other),
+            Ok(bytes) => {
+                set.update_root(&bytes)?;
+                // Under its version too: the install walks the same chain from what the fetch kept.
+                keep.store(wanted.file.trim_end_matches(".json"), &bytes)?;
+                keep.store("root", &bytes)?;
+                log::info!("root version {} is trusted now", set.root().header.version);
+            }
+        }
+    }
+    set.finish_root()?;
+    // 5.4: the timestamp.
+    if let Some(bytes) = keep.load("timestamp")? {
+        set.local_timestamp(&bytes);
+    }
+    let bytes = fetch(mirror, &set.wanted_timestamp())?;
+    if set.update_timestamp(&bytes)? == TimestampUpdate::New {
+        keep.store("timestamp", &bytes)?;
+    }
+    // 5.5: the snapshot.
+    let is_current = keep
+        .load("snapshot")?
+        .is_some_and(|bytes| set.local_snapshot(&bytes));
+    if !is_current {
+        let bytes = fetch(mirror, &set.wanted_snapshot()?)?;
+        set.update_snapshot(&bytes)?;
+        keep.store("snapshot", &bytes)?;
+    }
+    // 5.6: targets, and every delegated role that may speak of the probe.
+    let mut search = set.search(probe);
+    while let SearchStep::Load { role, delegator } = search.step(&set) {
+        let name = format::name::encode_role(&role);
+        let is_current = keep
+            .load(&name)?
+            .is_some_and(|bytes| set.update_targets(&role, &delegator, &bytes).is_ok());
+        if !is_current {
+            let bytes = fetch(mirror, &set.wanted_targets(&role)?)?;
+            set.update_targets(&role, &delegator, &bytes)?;
+            keep.store(&name, &bytes)?;
+        }
+    }
+    Ok(set)
+}
+
+/// Fetches a metadata file with its size limit. A file over it counts as damaged: endless data.
+fn fetch(mirror: &dyn Transport, wanted: &Wanted) -> std::result::Result<Vec<u8>, Refusal> {
+    let path = format!("metadata/{}", wanted.file);
+    match read_all(mirror, &path, wanted.limit) {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(limit)) => {
+            let role = wanted.file.trim_end_matches(".json").to_owned();
+            Err(Refusal::Trust(TrustError::Content {
+                role,
+                why: format!("it is larger than {limit} bytes"),
+            }))
+        }
+        Err(error) => Err(Refusal::Transport(path, error)),
+    }
+}
+
+/// What a refresh kept, as a mirror for the next one who trusts nobody: the install.
+pub struct KeptMetadata {
+    folder: PathBuf,
+    name: String,
+}
+
+impl KeptMetadata {
+    /// The `metadata/` folder of a [`Keep`].
+    pub fn new(folder: &Path) -> Self {
+        KeptMetadata {
+            folder: folder.to_owned(),
+            name: folder.display().to_string(),
+        }
+    }
+}
+
+impl Transport for KeptMetadata {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn get(&self, path: &str, _: Option<Range>) -> std::result::Result<Box<dyn Read + '_>, TransportError> {
+        let file = path.strip_prefix("metadata/").unwrap_or(path);
+        // Kept without the version, all but the roots.
+        let name = match file.split_once('.') {
+            Some((version, rest)) if version.bytes().all(|b| b.is_ascii_digit()) && rest != "root.json" => {
+                rest
+            }
+            _ => file,
+        };
+        match host::file::open_regular(&self.folder.join(name)) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(TransportError::NotFound),
+            Err(e) => Err(TransportError::failed(e)),
+        }
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+
+    fn is_remote(&self) -> bool {
+        false
+    }
+}
+
+impl Keep {
+    /// The root to begin with: the last one accepted, or the one the node was enrolled with. A stored one that cannot be
+    /// read any more is kept aside, and the chain is walked again from the beginning.
+    fn trusted_root(&self, now: UnixTime) -> Result<Vec<u8>> {
+        let initial = file::read_limited(&self.initial_root, MAX_ROOT)?;
+        let initial = initial.ok_or_else(|| {
+            let what = format!("{}: there is no trusted root", self.initial_root.display());
+            Error::new(
+                Exit::Config,
+                what,
+                "copy the repository's metadata/1.root.json there, over a way that you trust",
+            )
+        })?;
+        let usable = |bytes: &[u8], path: &Path| match TrustedMetadataSet::new(bytes, now) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(Error::new(
+                Exit::Trust,
+                format!("{}: {e}", path.display()),
+                "copy the repository's 1.root.json there again",
+            )),
+        };
+        usable(&initial, &self.initial_root)?;
+        // Enrolled anew with another root: what was trusted under the old one means nothing any more.
+        let (mark, digest) = (self.folder.join(".enrolled"), Sha256::of(&initial).to_string());
+        let enrolled = file::read_limited(&mark, 64).unwrap_or_default();
+        if enrolled.as_deref() != Some(digest.as_bytes()) {
+            file::remove(&self.folder)?;
+            file::make_folder(&self.folder, 0o755)?;
+            file::replace(&mark, digest.as_bytes(), 0o644)?;
+            return Ok(initial);
+        }
+        let path = self.path("root");
+        match file::read_limited(&path, MAX_ROOT) {
+            Ok(None) => Ok(initial),
+            Ok(Some(bytes)) if usable(&bytes, &path).is_ok() => Ok(bytes),
+            _ => {
+                log::warn!(
+                    "{} cannot be read any more; it is kept aside and the chain of roots is walked again",
+                    path.display()
+                );
+                std::fs::rename(&path, path.with_extension("json.broken"))
+                    .map_err(|e| Error::file(&path, &e))?;
+                Ok(initial)
+            }
+        }
+    }
+
+    fn path(&self, role: &str) -> PathBuf {
+        self.folder.join(format!("{role}.json"))
+    }
+
+    fn load(&self, role: &str) -> Result<Option<Vec<u8>>> {
+        Ok(file::read_limited(&self.path(role), MAX_TARGETS)?)
+    }
+
+    fn store(&self, role: &str, bytes: &[u8]) -> Result<()> {
+        Ok(file::replace(&self.path(role), bytes, 0o644)?)
+    }
+}

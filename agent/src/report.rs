@@ -1,0 +1,145 @@
+//! Outcomes on their way to the centre: a queue of files, kept until the centre has accepted each.
+
+use std::path::PathBuf;
+
+use format::API_VERSION;
+use format::report::{KIND, Outcome, Report, Step};
+use host::file;
+
+use crate::error::{Error, Exit, Result};
+use crate::node::Node;
+
+/// The most reports that wait; beyond it the oldest goes, so that a centre that is away for a year costs nothing.
+const MAX_QUEUED: usize = 500;
+
+/// The largest report that is read back.
+const MAX_REPORT: u64 = 4 * 1024 * 1024;
+
+/// What a step has to say.
+pub struct Said {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What, where, why, what to do.
+    pub message: String,
+    /// The rest.
+    pub details: Details,
+}
+
+/// What belongs to some outcomes only.
+#[derive(Default)]
+pub struct Details {
+    /// Which bundle.
+    pub bundle: Option<format::report::BundleRef>,
+    /// Which install.
+    pub transaction: Option<String>,
+    /// What changed.
+    pub changes: Vec<format::inventory::PackageChange>,
+    /// The digest of the inventory afterwards.
+    pub inventory: Option<format::digest::Sha256>,
+}
+
+/// Puts a report into the queue.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn queue(
+    node: &Node,
+    step: Step,
+    exit: Exit,
+    said: Said,
+    seconds: u64,
+    bytes_received: u64,
+) -> Result<()> {
+    let Said {
+        outcome,
+        message,
+        details,
+    } = said;
+    let at = node.now();
+    let report = Report {
+        api_version: API_VERSION.into(),
+        kind: KIND.into(),
+        id: Report::make_id(&node.id, at, details.transaction.as_deref(), step, &message),
+        node: node.id.clone(),
+        at,
+        variant: node.variant.clone(),
+        step,
+        outcome,
+        exit_code: exit as u8,
+        message,
+        bundle: details.bundle,
+        transaction: details.transaction,
+        changes: details.changes,
+        inventory: details.inventory,
+        seconds,
+        bytes_received,
+    };
+    let bytes = serde_json::to_vec(&report).map_err(|e| Error::io("report", &e.into()))?;
+    // The time first, so that names are in the order of events.
+    let path = node
+        .reports()
+        .join(format!("{:012}-{}.json", at.0.max(0), report.id.short()));
+    file::replace(&path, &bytes, 0o644)?;
+    file::give_to_owner_of(&path, &node.fetched(""))?;
+    for old in files(node).iter().rev().skip(MAX_QUEUED) {
+        log::warn!(
+            "more than {MAX_QUEUED} reports wait; {} is dropped",
+            old.display()
+        );
+        file::remove(old)?;
+    }
+    Ok(())
+}
+
+/// How many reports wait.
+pub fn queued(node: &Node) -> u64 {
+    files(node).len() as u64
+}
+
+/// The queue, oldest first.
+fn files(node: &Node) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(node.reports()).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "json"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Sends what waits, oldest first; each is removed when the centre has accepted it. Says how many were sent.
+///
+/// # Errors
+/// Unavailable, if the centre cannot be reached or refuses; what was not accepted stays.
+pub fn send(node: &Node) -> Result<u64> {
+    let waiting = files(node);
+    let Some(url) = node.settings.report_url.as_ref().filter(|_| !waiting.is_empty()) else {
+        return Ok(0);
+    };
+    let client = node.client()?;
+    let mut sent = 0;
+    for path in waiting {
+        let Some(bytes) = file::read_limited(&path, MAX_REPORT)? else {
+            continue;
+        };
+        if let Err(why) = Report::parse(&bytes) {
+            log::warn!("{}: {why}; it is kept aside", path.display());
+            std::fs::rename(&path, path.with_extension("broken")).map_err(|e| Error::file(&path, &e))?;
+            continue;
+        }
+        let refused = |why: String| {
+            Error::new(
+                Exit::Unavailable,
+                format!("{url} did not take a report: {why}"),
+                "it stays in the queue and is sent again",
+            )
+        };
+        match client.post_json(url, &bytes) {
+            Ok(status) if (200..300).contains(&status) => file::remove(&path)?,
+            Ok(status) => return Err(refused(format!("it answered {status}"))),
+            Err(why) => return Err(refused(why)),
+        }
+        sent += 1;
+    }
+    Ok(sent)
+}

@@ -1,0 +1,665 @@
+//! The verbs, from top to bottom. Whoever wants to know what this program does reads this file; nothing else knows the
+//! order of the steps.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use format::digest::Sha256;
+use format::index::{Index, MAX_INDEX};
+use format::name::TargetPath;
+use format::report::Outcome;
+use format::status::{InstalledStatus, PlanStatus, State as NodeState};
+use format::trust::{SearchStep, TrustedMetadataSet};
+use host::file;
+
+use crate::account::Account;
+use crate::cli::{Options, Verb};
+use crate::decide::{self, Decision, Offer};
+use crate::error::{Error, Exit, Result};
+use crate::fetch::{Archive, Fetcher, Folder, Throttle, Transport};
+use crate::node::Node;
+use crate::plan::Plan;
+use crate::quarantine::{Quarantine, UNTIL_REPLACED, UNTIL_VERIFIED};
+use crate::refresh::{Keep, KeptMetadata, refresh};
+use crate::report::Said;
+use crate::restore::NoRestorePoints;
+use crate::schedule::{self, Gate};
+use crate::stage::{self, StagedRepo};
+use crate::store::Store;
+use crate::transaction::journal::Journal;
+use crate::transaction::state::{Event, State};
+use crate::transaction::{self, Transaction};
+use crate::{doctor, print, report, status, verify};
+
+/// Space that is left alone on every file system: a full disk must never be our doing.
+const RESERVE: u64 = 32 * 1024 * 1024;
+
+/// Runs one verb.
+///
+/// # Errors
+/// Whatever keeps it from doing what it is for; the error carries the exit code.
+pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
+    if *verb == Verb::Doctor {
+        print(&doctor::explain(options));
+        return Ok(Exit::Done);
+    }
+    let node = Node::load(options)?;
+    match verb {
+        Verb::Run => whatever_is_due(&node),
+        Verb::Fetch => fetch(&node).map(|()| Exit::Done),
+        Verb::Install { now } => install(&node, *now).map(|()| Exit::Done),
+        Verb::Import { path, everything } => import(&node, path, *everything).map(|()| Exit::Done),
+        Verb::Verify { path } => verify::verify(&node, path)
+            .map(|text| print(&text))
+            .map(|()| Exit::Done),
+        Verb::Report => send_reports(&node).map(|()| Exit::Done),
+        Verb::Status { json } => show_status(&node, *json).map(|()| Exit::Done),
+        Verb::Doctor => Ok(Exit::Done),
+    }
+}
+
+/// `run`: fetch, then install if the window is open, then report. The first failure is the exit code, but an install
+/// does not wait for a mirror, and a report is sent whatever happened.
+fn whatever_is_due(node: &Node) -> Result<Exit> {
+    if !node.is_configured() {
+        print(
+            "prestage is not configured yet, so there is nothing to do; `prestage doctor` says what is missing\n",
+        );
+        return Ok(Exit::Done);
+    }
+    let fetched = fetch(node);
+    let installed = match &fetched {
+        // What could not be trusted or verified stops here; what merely could not be reached does not.
+        Err(error) if matches!(error.exit, Exit::Integrity | Exit::Trust) => Ok(()),
+        _ => install(node, false),
+    };
+    let reported = send_reports(node);
+    // The node's own state is worth more than the way to the centre.
+    installed.and(fetched).and(reported).map(|()| Exit::Done)
+}
+
+/// `fetch`: get from the configured mirrors what this node needs.
+fn fetch(node: &Node) -> Result<()> {
+    if node.settings.mirrors.is_empty() {
+        return Err(Error::config("[repository] mirrors is not set"));
+    }
+    let client = node.client()?;
+    fetch_step(node, &node.mirrors(&client), false)
+}
+
+/// `import`: the same from an export.
+fn import(node: &Node, path: &Path, everything: bool) -> Result<()> {
+    fetch_step(node, &[open_export(path)?], everything)
+}
+
+/// An export: a folder, or one tar file.
+pub fn open_export(path: &Path) -> Result<Box<dyn Transport>> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(Box::new(Folder::new(path))),
+        Ok(_) => Ok(Box::new(Archive::open(path)?)),
+        Err(e) => Err(Error::file(path, &e)),
+    }
+}
+
+/// The fetch step: does it, and accounts for it.
+fn fetch_step(node: &Node, mirrors: &[Box<dyn Transport + '_>], everything: bool) -> Result<()> {
+    node.make_folders()?;
+    let _lock = node.lock()?;
+    let mut account = Account::open(node, format::report::Step::Fetch);
+    let result = refresh_plan_fetch_stage(node, mirrors, everything, &mut account);
+    account.traffic(mirrors);
+    let mut quarantine = Quarantine::open(node.fetched("quarantine.json"))?;
+    match (&result, account.bundle()) {
+        (Ok(_), _) => quarantine.retain(|_| false)?,
+        (Err(error), Some(bundle)) if matches!(error.exit, Exit::Integrity | Exit::Trust) => {
+            quarantine.put(bundle, error, node.now(), UNTIL_VERIFIED)?;
+        }
+        _ => {}
+    }
+    account.close(result)
+}
+
+/// refresh → decide → plan → fetch → verify → stage.
+fn refresh_plan_fetch_stage(
+    node: &Node,
+    mirrors: &[Box<dyn Transport + '_>],
+    everything: bool,
+    account: &mut Account<'_>,
+) -> Result<Said> {
+    // Refresh: trusted metadata, from the first mirror that has it.
+    let keep = Keep {
+        folder: node.fetched("metadata"),
+        initial_root: node.initial_root(),
+    };
+    let set = refresh(mirrors, &keep, &decide::probe(&node.variant), node.now())?;
+    account.status().metadata_expires = Some(set.expires());
+
+    // Decide: the newest bundle for this node.
+    let offer = match decide::decide(&set, &node.variant) {
+        Decision::Take(offer) => offer,
+        Decision::Nothing(why) => return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, why)),
+    };
+    account.about(&offer.bundle);
+
+    // Plan: with the index and the small metadata members, let the node's own package manager say what it needs.
+    let store = Store::open(node.fetched("store"))?;
+    let throttle = Throttle::new(&node.clock, node.settings.rate);
+    let fetcher = Fetcher {
+        mirrors,
+        store: &store,
+        throttle: &throttle,
+        clock: &node.clock,
+    };
+    let remote = |path: &TargetPath, digest: Sha256| set.target_file(path, digest);
+    fetcher.target(
+        &remote(&offer.path, offer.bundle.index),
+        offer.bundle.index,
+        offer.length,
+    )?;
+    let index = read_index(&store, &offer)?;
+    check_index(node, &set, &offer, &index)?;
+    let bundle_file = remote(&index.bundle.path, index.bundle.sha256);
+    let metadata: Vec<_> = index.metadata().collect();
+    fetcher.members(&bundle_file, &index, &metadata)?;
+    let plan = plan(node, &store, &offer, &index, everything)?;
+    let staged = node.fetched("staged").join(offer.bundle.index.to_string());
+    account.plan(plan_status(&store, &plan, &index, staged.exists()));
+    if plan.is_empty() {
+        tidy(node, &store, &index, &plan)?;
+        let message = format!(
+            "this node has everything that bundle {} has for it",
+            offer.bundle.version
+        );
+        return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
+    }
+
+    // Fetch: exactly these members, by ranges; each is verified on its way in.
+    let needed = plan.members(&index);
+    let missing = needed
+        .iter()
+        .filter(|m| !store.has(&m.sha256, m.size))
+        .map(|m| m.size)
+        .sum();
+    enough_space(&node.state(), missing, "to fetch")?;
+    let fetched = fetcher.members(&bundle_file, &index, &needed);
+    account.plan(plan_status(&store, &plan, &index, false));
+    fetched?;
+
+    // Stage: a local package repository, with one rename.
+    let is_new = !staged.exists() || !needed.iter().all(|m| staged.join(m.path.as_str()).exists());
+    if is_new {
+        file::make_folder(&node.fetched("staged"), 0o755)?;
+        stage::link(&store, &[metadata, needed].concat(), &staged)?;
+    }
+    tidy(node, &store, &index, &plan)?;
+    account.plan(plan_status(&store, &plan, &index, true));
+    // Prepared days ahead: what would fail at night is said now.
+    if let Err(error) = install_space(node, &plan) {
+        log::warn!("the install would not begin: {error}");
+    }
+    let message = format!(
+        "bundle {}: {} packages ({} bytes) are staged",
+        offer.bundle.version,
+        plan.packages.len(),
+        plan.bytes_needed
+    );
+    let said = account.said(Outcome::Staged, NodeState::Staged, message);
+    if !is_new {
+        account.nothing_new();
+    }
+    Ok(said)
+}
+
+/// The index of an offer, from the store, verified again.
+fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
+    let path = store.path(&offer.bundle.index);
+    let damaged = |why: String| {
+        Error::new(
+            Exit::Integrity,
+            format!("{}: {why}", offer.path),
+            "build and publish the bundle again",
+        )
+    };
+    let bytes = file::read_limited(&path, MAX_INDEX)?;
+    let bytes = bytes.ok_or_else(|| {
+        Error::deferred(format!(
+            "the index of bundle {} is not here any more",
+            offer.bundle.version
+        ))
+    })?;
+    if Sha256::of(&bytes) != offer.bundle.index {
+        file::remove(&path)?;
+        return Err(damaged(
+            "the copy on this node was altered after it had been verified".into(),
+        ));
+    }
+    Index::parse(&bytes).map_err(|e| damaged(e.to_string()))
+}
+
+/// The index is of the bundle that was offered, for this node, and names the bundle file that the metadata signs.
+fn check_index(node: &Node, set: &TrustedMetadataSet, offer: &Offer, index: &Index) -> Result<()> {
+    let wrong = |why: String| {
+        Err(Error::new(
+            Exit::Trust,
+            format!("{}: {why}", offer.path),
+            "build and publish the bundle again",
+        ))
+    };
+    if index.variant != node.variant {
+        return wrong(format!(
+            "it is for the variant {}, and this node is {}",
+            index.variant, node.variant
+        ));
+    }
+    if index.version != offer.bundle.version {
+        return wrong(format!("it says that it is version {}", index.version));
+    }
+    match set.search(index.bundle.path.as_str()).step(set) {
+        SearchStep::Found(file)
+            if (file.sha256, file.length) == (index.bundle.sha256, index.bundle.length) =>
+        {
+            Ok(())
+        }
+        _ => wrong(format!(
+            "the bundle file {} that it names is not the one in the signed metadata",
+            index.bundle.path
+        )),
+    }
+}
+
+/// The plan, kept or made anew.
+fn plan(node: &Node, store: &Store, offer: &Offer, index: &Index, everything: bool) -> Result<Plan> {
+    let packages = node.package_manager()?;
+    let path = node.fetched("plan.json");
+    let fingerprint = packages.fingerprint()?;
+    if let Some(plan) = Plan::load(&path)
+        && (plan.bundle.index, plan.fingerprint) == (offer.bundle.index, fingerprint)
+        && (plan.everything || !everything)
+    {
+        return Ok(plan);
+    }
+    let repo = node.fetched("planning");
+    stage::link(store, &index.metadata().collect::<Vec<_>>(), &repo)?;
+    let resolution = packages.resolve(&repo, &node.fetched("apt"))?;
+    let plan = Plan::new(&offer.bundle, index, fingerprint, resolution, everything)?;
+    plan.save(&path)?;
+    log::info!(
+        "bundle {}: {} of {} packages are needed here",
+        offer.bundle.version,
+        plan.packages.len(),
+        index.packages().count()
+    );
+    Ok(plan)
+}
+
+fn plan_status(store: &Store, plan: &Plan, index: &Index, complete: bool) -> PlanStatus {
+    let present = plan
+        .members(index)
+        .iter()
+        .filter(|m| store.has(&m.sha256, m.size))
+        .map(|m| m.size)
+        .sum();
+    PlanStatus {
+        bundle: plan.bundle.clone(),
+        packages: plan.changes.len() as u64,
+        bytes_needed: plan.bytes_needed,
+        bytes_present: present,
+        bundle_bytes: plan.bundle_bytes,
+        kept_back: plan.kept_back.clone(),
+        complete,
+    }
+}
+
+/// Removes what neither this plan nor an idle poll needs. Only called when the plan is complete, so the bundle before
+/// stays until its successor is whole.
+fn tidy(node: &Node, store: &Store, index: &Index, plan: &Plan) -> Result<()> {
+    let keep: BTreeSet<_> = index
+        .metadata()
+        .map(|m| m.sha256)
+        .chain([plan.bundle.index])
+        .chain(plan.packages.iter().copied())
+        .collect();
+    store.prune(&keep)?;
+    let current = if plan.is_empty() {
+        String::new()
+    } else {
+        plan.bundle.index.to_string()
+    };
+    for entry in std::fs::read_dir(node.fetched("staged"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if entry.file_name().to_string_lossy() != current {
+            file::remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn enough_space(folder: &Path, needed: u64, what_for: &str) -> Result<()> {
+    let (free, mib) = (file::free_space(folder)?, |bytes: u64| {
+        bytes.div_ceil(1024 * 1024)
+    });
+    if needed + RESERVE <= free {
+        return Ok(());
+    }
+    let what = format!(
+        "{}: {} MiB are needed {what_for} ({} MiB stay free), but only {} MiB are free",
+        folder.display(),
+        mib(needed + RESERVE),
+        mib(RESERVE),
+        mib(free)
+    );
+    Err(Error::new(
+        Exit::Deferred,
+        what,
+        "free some space; it is tried again by itself",
+    ))
+}
+
+/// Room for root's own copy and for what the packages unpack.
+fn install_space(node: &Node, plan: &Plan) -> Result<()> {
+    enough_space(&node.state(), plan.bytes_needed + plan.disk_bytes, "to install")
+}
+
+/// `install`: install what is staged; `now`: whatever the window says.
+fn install(node: &Node, now: bool) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::new(
+            Exit::Io,
+            "an install needs root",
+            "run it as root; the systemd unit does",
+        ));
+    }
+    node.make_folders()?;
+    file::make_folder(&node.private(""), 0o700)?;
+    let _lock = node.lock()?;
+    let mut account = Account::open(node, format::report::Step::Install);
+    let result = match Journal::open(&node.private("journal.json"))? {
+        Some(journal) => go_on(node, journal, &mut account),
+        None => verify_and_install(node, now, &mut account),
+    };
+    let mut refused = Quarantine::open(node.private("refused.json"))?;
+    match (&result, account.bundle()) {
+        (Ok(said), _) if said.outcome == Outcome::Installed => refused.retain(|_| false)?,
+        (Err(error), Some(bundle))
+            if matches!(
+                error.exit,
+                Exit::InstallFailed | Exit::RolledBack | Exit::NeedsPerson
+            ) =>
+        {
+            refused.put(bundle, error, node.now(), UNTIL_REPLACED)?;
+        }
+        (Err(error), Some(bundle)) if matches!(error.exit, Exit::Integrity | Exit::Trust) => {
+            Quarantine::open(node.fetched("quarantine.json"))?.put(
+                bundle,
+                error,
+                node.now(),
+                UNTIL_VERIFIED,
+            )?;
+        }
+        _ => {}
+    }
+    account.close(result)
+}
+
+/// Re-verify everything as root, then the transaction.
+fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Result<Said> {
+    // Trust anew: what the fetch step kept is only a mirror.
+    let keep = Keep {
+        folder: node.private("metadata"),
+        initial_root: node.initial_root(),
+    };
+    let kept: [Box<dyn Transport>; 1] = [Box::new(KeptMetadata::new(&node.fetched("metadata")))];
+    let set = refresh(&kept, &keep, &decide::probe(&node.variant), node.now()).map_err(|e| match e.exit {
+        Exit::Unavailable => Error::deferred("nothing has been fetched yet"),
+        _ => e,
+    })?;
+
+    // Decide: the newest bundle that is staged.
+    let offers = decide::offers(&set, &node.variant);
+    let staged = |offer: &&Offer| {
+        node.fetched("staged")
+            .join(offer.bundle.index.to_string())
+            .exists()
+    };
+    let Some(offer) = offers.iter().find(staged) else {
+        return match (offers.first(), Plan::load(&node.fetched("plan.json"))) {
+            (Some(newest), Some(plan)) if plan.bundle.index == newest.bundle.index && plan.is_empty() => {
+                account.nothing_new();
+                Ok(account.said(
+                    Outcome::UpToDate,
+                    NodeState::UpToDate,
+                    format!(
+                        "this node has everything that bundle {} has for it",
+                        newest.bundle.version
+                    ),
+                ))
+            }
+            (Some(newest), _) => {
+                account.about(&newest.bundle);
+                Err(Error::deferred(format!(
+                    "bundle {} is not staged yet",
+                    newest.bundle.version
+                )))
+            }
+            (None, _) => {
+                account.nothing_new();
+                Ok(account.said(
+                    Outcome::UpToDate,
+                    NodeState::UpToDate,
+                    format!("the repository has no bundle for the variant {}", node.variant),
+                ))
+            }
+        };
+    };
+    account.about(&offer.bundle);
+    may_install(node, offer, now)?;
+
+    // Plan again, as root, with metadata that root has verified itself.
+    let store = Store::open(node.fetched("store"))?;
+    let index = read_index(&store, offer)?;
+    check_index(node, &set, offer, &index)?;
+    let repo = StagedRepo::begin(node.private("staged"))?;
+    repo.copy_verified(&store, &index, &index.metadata().collect::<Vec<_>>())?;
+    let packages = node.package_manager()?;
+    if !packages.audit()?.is_empty() {
+        log::warn!("an earlier run of the package manager was interrupted; finishing it first");
+        packages.repair()?;
+    }
+    let resolution = packages.resolve(repo.folder(), &node.private("apt"))?;
+    let plan = Plan::new(&offer.bundle, &index, packages.fingerprint()?, resolution, false)?;
+    if plan.is_empty() {
+        let message = format!(
+            "this node has everything that bundle {} has for it",
+            offer.bundle.version
+        );
+        return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
+    }
+    install_space(node, &plan)?;
+    repo.copy_verified(&store, &index, &plan.members(&index))?;
+
+    // Check the node before it is touched, write down where it stands, and begin.
+    transaction::check_baseline(node)?;
+    let before = packages.inventory()?;
+    file::replace(&node.private("before"), before.to_text().as_bytes(), 0o600)?;
+    let index_bytes = index
+        .to_bytes()
+        .map_err(|e| Error::io("index", &std::io::Error::other(e)))?;
+    file::replace(&node.private("index.json"), &index_bytes, 0o600)?;
+    let journal = Journal::begin(
+        &node.private("journal.json"),
+        offer.bundle.clone(),
+        node.now(),
+        plan.packages,
+        plan.changes,
+    )?;
+    transact(node, repo, before, journal, account)
+}
+
+/// Whether the bundle may be installed here and now.
+fn may_install(node: &Node, offer: &Offer, now: bool) -> Result<()> {
+    let refused = |q: &format::status::Quarantined, exit| {
+        Err(Error::new(
+            exit,
+            format!(
+                "bundle {} is refused on this node: {}",
+                offer.bundle.version, q.reason
+            ),
+            "`prestage status` says how it ends",
+        ))
+    };
+    if let Some(q) = Quarantine::open(node.fetched("quarantine.json"))?.of(&offer.bundle.index) {
+        return refused(
+            q,
+            if q.exit_code == Exit::Trust as u8 {
+                Exit::Trust
+            } else {
+                Exit::Integrity
+            },
+        );
+    }
+    if let Some(q) = Quarantine::open(node.private("refused.json"))?
+        .of(&offer.bundle.index)
+        .filter(|_| !now)
+    {
+        return refused(q, Exit::Deferred);
+    }
+    match schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now()) {
+        Gate::Closed { until } if !now => Err(Error::new(
+            Exit::Deferred,
+            format!(
+                "bundle {} is staged; the next maintenance window opens at {until}",
+                offer.bundle.version
+            ),
+            "",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Goes on with an install that was interrupted: everything it needs was verified and is in root's own folder.
+fn go_on(node: &Node, mut journal: Journal, account: &mut Account<'_>) -> Result<Said> {
+    log::warn!(
+        "transaction {} was interrupted in {:?}; going on",
+        journal.id,
+        journal.state
+    );
+    account.about(&journal.bundle);
+    let bytes = file::read_limited(&node.private("index.json"), MAX_INDEX)?.unwrap_or_default();
+    if Sha256::of(&bytes) != journal.bundle.index {
+        // Written before the journal, so this is the disk's fault and not a cut's.
+        return Err(Error::new(
+            Exit::NeedsPerson,
+            format!(
+                "{} is damaged, and an install was interrupted",
+                node.private("index.json").display()
+            ),
+            "repair the packages, then remove /var/lib/prestage/private/journal.json",
+        ));
+    }
+    let index = Index::parse(&bytes).map_err(|e| {
+        Error::new(
+            Exit::NeedsPerson,
+            e,
+            "remove /var/lib/prestage/private/journal.json",
+        )
+    })?;
+    let before = file::read_limited(&node.private("before"), MAX_INDEX)?.unwrap_or_default();
+    let before = format::inventory::Inventory::from_text(&String::from_utf8_lossy(&before));
+    // Copied again: a file that was being written when the power went may be torn.
+    let repo = StagedRepo::begin(node.private("staged"))?;
+    let store = Store::open(node.fetched("store"))?;
+    let members: Vec<_> = index
+        .metadata()
+        .chain(index.packages().filter(|m| journal.packages.contains(&m.sha256)))
+        .collect();
+    repo.copy_verified(&store, &index, &members)?;
+    journal.record(Event::Restarted { rebooted: false })?;
+    transact(node, repo, before, journal, account)
+}
+
+/// restore point → install → check → commit | roll back.
+fn transact(
+    node: &Node,
+    repo: StagedRepo,
+    before: format::inventory::Inventory,
+    mut journal: Journal,
+    account: &mut Account<'_>,
+) -> Result<Said> {
+    account.transaction(&journal.id);
+    account.now(
+        NodeState::Installing,
+        format!(
+            "installing bundle {} (transaction {})",
+            journal.bundle.version, journal.id
+        ),
+    )?;
+    let packages = node.package_manager()?;
+    let mut transaction = Transaction {
+        node,
+        packages: packages.as_ref(),
+        restore_points: &NoRestorePoints,
+        repo,
+        before,
+        seen: None,
+        failure: None,
+    };
+    let end = match transaction.run(&mut journal)? {
+        State::Finished { end } => end,
+        waiting => {
+            return Err(Error::new(
+                Exit::Deferred,
+                format!("transaction {}: {waiting:?}", journal.id),
+                "it goes on after the next boot",
+            ));
+        }
+    };
+    let now = packages.inventory()?;
+    account.changed(transaction.before.changes_to(&now), now.digest());
+    account.status().reboot_required = packages.reboot_required();
+    account.seen(transaction.seen.take());
+    file::remove(transaction.repo.folder())?;
+    let concluded = transaction::conclude(end, &journal, transaction.failure.take());
+    let (bundle, changes) = (journal.bundle.clone(), journal.changes.len() as u64);
+    let message = format!(
+        "bundle {}: {changes} packages changed (transaction {})",
+        bundle.version, journal.id
+    );
+    journal.close()?;
+    concluded?;
+    account.status().installed = Some(InstalledStatus {
+        bundle,
+        at: node.now(),
+        packages: changes,
+        inventory: now.digest(),
+    });
+    account.status().plan = None;
+    Ok(account.said(Outcome::Installed, NodeState::UpToDate, message))
+}
+
+/// `report`: send what waits.
+fn send_reports(node: &Node) -> Result<()> {
+    let sent = report::send(node);
+    if node.state().exists() {
+        status::save(node, &mut status::load(node))?;
+    }
+    let sent = sent?;
+    if sent > 0 {
+        log::info!("{sent} reports were accepted by the centre");
+    }
+    Ok(())
+}
+
+/// `status`.
+fn show_status(node: &Node, json: bool) -> Result<()> {
+    let status = status::load(node);
+    if json {
+        print(&serde_json::to_string_pretty(&status).map_err(|e| Error::io("status", &e.into()))?);
+        print("\n");
+    } else {
+        print(&status::text(node, &status)?);
+    }
+    Ok(())
+}

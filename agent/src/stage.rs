@@ -1,0 +1,130 @@
+//! Verified members as a local package repository.
+//!
+//! [`link`] makes it for the fetch step, of hard links into the store. [`StagedRepo::copy_verified`] makes it for the
+//! install, as root and where only root can write, hashing every byte on the way: what was swapped since the fetch is
+//! caught here. Only the second is ever given to a package manager that installs.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use format::digest::Hasher;
+use format::index::{Index, Member};
+use host::file;
+
+use crate::error::{Error, Exit, Result};
+use crate::store::Store;
+
+/// Copied at once.
+const CHUNK: usize = 128 * 1024;
+
+/// Makes `folder` hold exactly `members`, as links to the store's content; the last step is one rename.
+///
+/// # Errors
+/// If the file system refuses.
+pub fn link(store: &Store, members: &[&Member], folder: &Path) -> Result<()> {
+    let aside = folder.with_extension("new");
+    file::remove(&aside)?;
+    file::make_folder(&aside, 0o755)?;
+    for member in members {
+        let target = aside.join(member.path.as_str());
+        if let Some(parent) = target.parent() {
+            file::make_folder(parent, 0o755)?;
+        }
+        let source = store.path(&member.sha256);
+        fs::hard_link(&source, &target).map_err(|e| Error::file(&source, &e))?;
+    }
+    file::remove(folder)?;
+    fs::rename(&aside, folder).map_err(|e| Error::file(folder, &e))?;
+    Ok(file::sync_folder_of(folder)?)
+}
+
+/// A local package repository in which every byte was verified by this process, in a folder that only root can write.
+pub struct StagedRepo {
+    folder: PathBuf,
+}
+
+impl StagedRepo {
+    /// Begins an empty one in `folder`, which only this user can enter.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn begin(folder: PathBuf) -> Result<Self> {
+        file::remove(&folder)?;
+        file::make_folder(&folder, 0o700)?;
+        Ok(StagedRepo { folder })
+    }
+
+    /// Copies `members` from the store and verifies them meanwhile.
+    ///
+    /// # Errors
+    /// Deferred, if one is missing; integrity, if one is not what the index says.
+    pub fn copy_verified(&self, store: &Store, index: &Index, members: &[&Member]) -> Result<()> {
+        for member in members {
+            let target = self.folder.join(member.path.as_str());
+            if let Some(parent) = target.parent() {
+                file::make_folder(parent, 0o700)?;
+            }
+            copy_verified(&store.path(&member.sha256), &target, index, member)?;
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+fn copy_verified(source: &Path, target: &Path, index: &Index, member: &Member) -> Result<()> {
+    let mut input = match file::open_regular(source) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::deferred(format!(
+                "member {} of bundle {} is not staged any more; the next fetch gets it again",
+                member.path, index.version
+            )));
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+            return Err(altered(source, member, "it is not a regular file"));
+        }
+        other => other?,
+    };
+    let mut out = File::create_new(target).map_err(|e| Error::file(target, &e))?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; CHUNK];
+    let mut left = member.size;
+    loop {
+        let n = input.read(&mut buffer).map_err(|e| Error::file(source, &e))?;
+        if n as u64 > left {
+            return Err(altered(source, member, "it is longer than the index says"));
+        }
+        if n == 0 {
+            break;
+        }
+        left -= n as u64;
+        hasher.update(&buffer[..n]);
+        out.write_all(&buffer[..n]).map_err(|e| Error::file(target, &e))?;
+    }
+    let digest = hasher.finish();
+    if digest != member.sha256 {
+        return Err(altered(
+            source,
+            member,
+            &format!("its sha256 is {digest}, not {}", member.sha256),
+        ));
+    }
+    Ok(())
+}
+
+fn altered(source: &Path, member: &Member, why: &str) -> Error {
+    let what = format!(
+        "{}: member {} was altered after it had been verified: {why}",
+        source.display(),
+        member.path
+    );
+    Error::new(
+        Exit::Integrity,
+        what,
+        "nothing was installed; the next fetch replaces it. Find out who can write there",
+    )
+}

@@ -1,0 +1,116 @@
+//! status.json and its faces: JSON for machines, text for people, metrics for Prometheus.
+//!
+//! Written after every step, replaced whole. Each step changes its own part and leaves the others as they were; nothing
+//! is ever decided by what stands here.
+
+mod prometheus;
+
+use std::path::PathBuf;
+
+use format::API_VERSION;
+use format::report::Step;
+use format::status::{KIND, Metadata, NodeStatus, State, Status, StepStatus};
+
+use crate::error::{Error, Result};
+use crate::node::Node;
+
+/// The largest status that is read back.
+const MAX_STATUS: u64 = 16 * 1024 * 1024;
+
+/// The status as the last step left it, or the first one ever.
+pub fn load(node: &Node) -> NodeStatus {
+    let mut status = host::file::read_limited(&path(node), MAX_STATUS)
+        .ok()
+        .flatten()
+        .and_then(|bytes| {
+            NodeStatus::parse(&bytes)
+                .map_err(|e| log::warn!("status.json is begun anew: {e}"))
+                .ok()
+        })
+        .unwrap_or_else(|| empty(node));
+    // Who this is comes from the configuration, not from the past.
+    status.metadata = Metadata {
+        name: node.id.clone(),
+        labels: node.settings.labels.clone(),
+    };
+    status.status.variant = node.variant.clone();
+    status.status.agent_version = env!("CARGO_PKG_VERSION").into();
+    status
+}
+
+fn empty(node: &Node) -> NodeStatus {
+    NodeStatus {
+        api_version: API_VERSION.into(),
+        kind: KIND.into(),
+        metadata: Metadata {
+            name: node.id.clone(),
+            labels: node.settings.labels.clone(),
+        },
+        status: Status {
+            updated_at: node.now(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            variant: node.variant.clone(),
+            state: State::Unknown,
+            summary: "prestage has not run yet".into(),
+            fetch: None,
+            install: None,
+            plan: None,
+            installed: None,
+            quarantine: Vec::new(),
+            metadata_expires: None,
+            reboot_required: false,
+            reports_queued: 0,
+        },
+    }
+}
+
+/// Writes status.json and the metrics.
+///
+/// # Errors
+/// If they cannot be written.
+pub fn save(node: &Node, status: &mut NodeStatus) -> Result<()> {
+    status.status.updated_at = node.now();
+    status.status.reports_queued = crate::report::queued(node);
+    let json = serde_json::to_vec_pretty(status).map_err(|e| Error::io("status", &e.into()))?;
+    let metrics = prometheus::render(status);
+    for (path, bytes) in [
+        (path(node), json.as_slice()),
+        (node.state().join("prestage.prom"), metrics.as_bytes()),
+    ] {
+        host::file::replace(&path, bytes, 0o644)?;
+        // What root writes must stay replaceable by the fetch step's user.
+        host::file::give_to_owner_of(&path, &node.fetched(""))?;
+    }
+    Ok(())
+}
+
+/// The status for people, by the template `status.txt`.
+///
+/// # Errors
+/// If the operator's template is wrong.
+pub fn text(node: &Node, status: &NodeStatus) -> Result<String> {
+    let value = serde_json::to_value(&status.status).map_err(|e| Error::io("status", &e.into()))?;
+    let mut values = std::collections::BTreeMap::from([(
+        "node".to_owned(),
+        serde_json::Value::from(status.metadata.name.as_str()),
+    )]);
+    if let serde_json::Value::Object(fields) = value {
+        values.extend(fields);
+    }
+    node.renderer().render(
+        "status.txt",
+        minijinja::Value::from(minijinja::value::Serde(values)),
+    )
+}
+
+/// One line for a step that ended.
+pub fn set_step(status: &mut NodeStatus, step: StepStatus) {
+    match step.step {
+        Step::Fetch => status.status.fetch = Some(step),
+        Step::Install => status.status.install = Some(step),
+    }
+}
+
+fn path(node: &Node) -> PathBuf {
+    node.state().join("status.json")
+}

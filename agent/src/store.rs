@@ -1,0 +1,102 @@
+//! Content by its hash: whole under its SHA-256, partial beside it until it is whole.
+//!
+//! A file that has a digest for a name was complete and correct when it got it. Nobody relies on that alone: the
+//! install reads and hashes every byte again.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use format::digest::Sha256;
+use host::file;
+
+use crate::error::{Error, Result};
+
+/// The folder `store`.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// The store in `folder`, made if it is missing.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open(folder: PathBuf) -> Result<Self> {
+        file::make_folder(&folder, 0o755)?;
+        Ok(Store { folder })
+    }
+
+    /// Where whole content is.
+    pub fn path(&self, digest: &Sha256) -> PathBuf {
+        self.folder.join(digest.to_string())
+    }
+
+    /// Where content is while it is incomplete.
+    pub fn partial(&self, digest: &Sha256) -> PathBuf {
+        self.folder.join(format!("{digest}.partial"))
+    }
+
+    /// Where the encoded form of a compressed member is while it is fetched.
+    pub fn encoded(&self, digest: &Sha256) -> PathBuf {
+        self.folder.join(format!("{digest}.gz.partial"))
+    }
+
+    /// Whether content of this digest and size is here whole.
+    pub fn has(&self, digest: &Sha256, size: u64) -> bool {
+        fs::symlink_metadata(self.path(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    }
+
+    /// Opens a partial file to go on with it.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open_partial(&self, path: &Path) -> Result<File> {
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o644)
+            .open(path);
+        file.map_err(|e| Error::file(path, &e))
+    }
+
+    /// Gives complete content its name. Its bytes are on the disk before its name is.
+    ///
+    /// # Errors
+    /// If it cannot be synced or renamed.
+    pub fn finish(&self, file: &File, partial: &Path, digest: &Sha256) -> Result<()> {
+        let result = file
+            .sync_data()
+            .and_then(|()| fs::rename(partial, self.path(digest)));
+        result.map_err(|e| Error::file(partial, &e))
+    }
+
+    /// Makes all names durable. Called once after a run of members, instead of after each.
+    ///
+    /// # Errors
+    /// If the folder cannot be synced.
+    pub fn sync(&self) -> Result<()> {
+        Ok(file::sync_folder_of(&self.folder.join("x"))?)
+    }
+
+    /// Removes everything that does not belong to `keep`, whole or partial.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed or something cannot be removed.
+    pub fn prune(&self, keep: &BTreeSet<Sha256>) -> Result<()> {
+        let entries = fs::read_dir(&self.folder).map_err(|e| Error::file(&self.folder, &e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e: io::Error| Error::file(&self.folder, &e))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let digest: Option<Sha256> = name.split('.').next().and_then(|d| d.parse().ok());
+            if digest.is_none_or(|d| !keep.contains(&d)) {
+                file::remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
