@@ -65,11 +65,7 @@ impl<'n> Account<'n> {
 
     /// What was moved over the network. All http mirrors share one counter.
     pub fn traffic(&mut self, mirrors: &[Box<dyn Transport + '_>]) {
-        self.traffic = mirrors
-            .iter()
-            .find(|m| m.is_remote())
-            .map(|m| m.traffic())
-            .unwrap_or_default();
+        self.traffic = mirrors.iter().find(|m| m.is_remote()).map(|m| m.traffic()).unwrap_or_default();
     }
 
     /// The install's id.
@@ -107,11 +103,7 @@ impl<'n> Account<'n> {
     /// The step's last word.
     pub fn said(&mut self, outcome: Outcome, state: State, message: String) -> Said {
         self.status.status.state = state;
-        Said {
-            outcome,
-            message,
-            details: std::mem::take(&mut self.details),
-        }
+        Said { outcome, message, details: std::mem::take(&mut self.details) }
     }
 
     /// Closes the account: status, metrics, report. Hands on how the step ended.
@@ -128,14 +120,7 @@ impl<'n> Account<'n> {
             (Ok(said), _) => (said, Ok(())),
             (Err(error), Some((outcome, message))) => {
                 self.status.status.state = state_after(&error, &self.status.status);
-                (
-                    Said {
-                        outcome,
-                        message,
-                        details: std::mem::take(&mut self.details),
-                    },
-                    Err(error),
-                )
+                (Said { outcome, message, details: std::mem::take(&mut self.details) }, Err(error))
             }
             (Err(error), None) => return Err(error),
         };
@@ -180,9 +165,7 @@ impl<'n> Account<'n> {
     }
 
     fn write(&mut self, exit: Exit, said: Said, is_news: bool, seconds: u64) -> Result<()> {
-        let mut refused = Quarantine::open(self.node.fetched("quarantine.json"))?
-            .list()
-            .to_vec();
+        let mut refused = Quarantine::open(self.node.fetched("quarantine.json"))?.list().to_vec();
         if nix::unistd::geteuid().is_root() {
             refused.extend_from_slice(Quarantine::open(self.node.private("refused.json"))?.list());
         }

@@ -121,21 +121,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
             other => return Err(usage(other.unexpected())),
         }
     }
-    let mut needs_path = |verb: &str| {
-        path.take()
-            .ok_or_else(|| usage(format!("`prestage {verb}` needs a PATH")))
-    };
+    let mut needs_path =
+        |verb: &str| path.take().ok_or_else(|| usage(format!("`prestage {verb}` needs a PATH")));
     let verb = match verb.as_deref() {
         Some("run") => Verb::Run,
         Some("fetch") => Verb::Fetch,
         Some("install") => Verb::Install { now },
-        Some("import") => Verb::Import {
-            path: needs_path("import")?,
-            everything,
-        },
-        Some("verify") => Verb::Verify {
-            path: needs_path("verify")?,
-        },
+        Some("import") => Verb::Import { path: needs_path("import")?, everything },
+        Some("verify") => Verb::Verify { path: needs_path("verify")? },
         Some("report") => Verb::Report,
         Some("status") => Verb::Status { json },
         Some("doctor") => Verb::Doctor,
@@ -154,11 +147,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Action, Error> {
-        parse(
-            std::iter::once("prestage")
-                .chain(line.split_whitespace())
-                .map(OsString::from),
-        )
+        parse(std::iter::once("prestage").chain(line.split_whitespace()).map(OsString::from))
     }
 
     #[test]
@@ -166,23 +155,13 @@ mod tests {
         assert_eq!(
             parsed("--root /x -v install --now").unwrap(),
             Action::Run(
-                Options {
-                    root: Some("/x".into()),
-                    config: None,
-                    verbose: true
-                },
+                Options { root: Some("/x".into()), config: None, verbose: true },
                 Verb::Install { now: true }
             )
         );
         assert_eq!(
             parsed("import /usb --everything").unwrap(),
-            Action::Run(
-                Options::default(),
-                Verb::Import {
-                    path: "/usb".into(),
-                    everything: true
-                }
-            )
+            Action::Run(Options::default(), Verb::Import { path: "/usb".into(), everything: true })
         );
     }
 

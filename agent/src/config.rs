@@ -156,9 +156,7 @@ pub fn load(root: &Path, file: Option<&Path>) -> Result<Settings> {
             parse_fragment(&text).map_err(|e| Error::config(format!("{}: {e}", path.display())))?,
         );
     }
-    let fragment: Fragment = merged
-        .try_into()
-        .map_err(|e: toml::de::Error| Error::config(e.message()))?;
+    let fragment: Fragment = merged.try_into().map_err(|e: toml::de::Error| Error::config(e.message()))?;
     validate(fragment).map_err(Error::config)
 }
 
@@ -166,11 +164,7 @@ pub fn load(root: &Path, file: Option<&Path>) -> Result<Settings> {
 fn files(root: &Path) -> Vec<PathBuf> {
     let mut drop_ins: BTreeMap<String, (usize, PathBuf)> = BTreeMap::new();
     for (rank, folder) in [VENDOR, RUNTIME, LOCAL].into_iter().enumerate() {
-        for entry in std::fs::read_dir(root.join(folder))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for entry in std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.ends_with(".toml") && !name.starts_with('.') {
                 drop_ins.insert(name, (rank, entry.path()));
@@ -180,9 +174,7 @@ fn files(root: &Path) -> Vec<PathBuf> {
     let masked =
         |path: &PathBuf| std::fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"));
     let of = |ranks: std::ops::RangeInclusive<usize>| {
-        let chosen = drop_ins
-            .values()
-            .filter(move |(rank, path)| ranks.contains(rank) && !masked(path));
+        let chosen = drop_ins.values().filter(move |(rank, path)| ranks.contains(rank) && !masked(path));
         chosen.map(|(_, path)| path.clone()).collect::<Vec<_>>()
     };
     [of(0..=0), vec![root.join(FILE)], of(1..=2)].concat()
@@ -207,20 +199,10 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 }
 
 fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
-    let Fragment {
-        node,
-        repository,
-        fetch,
-        schedule,
-        install,
-        health,
-        report,
-    } = fragment;
-    let windows = schedule.maintenance_window.map(|list| {
-        list.iter()
-            .map(|w| w.parse::<Window>())
-            .collect::<std::result::Result<Vec<_>, _>>()
-    });
+    let Fragment { node, repository, fetch, schedule, install, health, report } = fragment;
+    let windows = schedule
+        .maintenance_window
+        .map(|list| list.iter().map(|w| w.parse::<Window>()).collect::<std::result::Result<Vec<_>, _>>());
     if let Some(zone) = &schedule.timezone {
         jiff::tz::TimeZone::get(zone).map_err(|e| format!("[schedule] timezone: {e}"))?;
     }
@@ -234,16 +216,8 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
         mirrors.push(parse_mirror(mirror)?);
     }
     Ok(Settings {
-        id: node
-            .id
-            .map(|id| id.parse())
-            .transpose()
-            .map_err(|e| format!("[node] id: {e}"))?,
-        variant: node
-            .variant
-            .map(|v| v.parse())
-            .transpose()
-            .map_err(|e| format!("[node] variant: {e}"))?,
+        id: node.id.map(|id| id.parse()).transpose().map_err(|e| format!("[node] id: {e}"))?,
+        variant: node.variant.map(|v| v.parse()).transpose().map_err(|e| format!("[node] variant: {e}"))?,
         labels: node.labels,
         mirrors,
         ca_file: repository.ca_file,
@@ -267,9 +241,7 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
             Some(_) => return Err("[fetch] receive-buffer: from 4KiB to 64MiB".into()),
         },
         stall_timeout: Duration::from_secs(fetch.stall_timeout_seconds.unwrap_or(60).max(1)),
-        windows: windows
-            .transpose()
-            .map_err(|e| format!("[schedule] maintenance-window: {e}"))?,
+        windows: windows.transpose().map_err(|e| format!("[schedule] maintenance-window: {e}"))?,
         timezone: schedule.timezone,
         allow_network: install.allow_network.unwrap_or(false),
         lock_timeout: Duration::from_secs(install.lock_timeout_seconds.unwrap_or(60)),
@@ -280,9 +252,7 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
 }
 
 fn is_http(url: &str) -> bool {
-    ["http://", "https://"]
-        .iter()
-        .any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+    ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
 }
 
 fn parse_mirror(text: &str) -> std::result::Result<Mirror, String> {
@@ -293,9 +263,7 @@ fn parse_mirror(text: &str) -> std::result::Result<Mirror, String> {
     if path.starts_with('/') {
         Ok(Mirror::Folder(path.into()))
     } else {
-        Err(format!(
-            "[repository] mirrors: {text:?} is neither an http or https URL nor an absolute folder"
-        ))
+        Err(format!("[repository] mirrors: {text:?} is neither an http or https URL nor an absolute folder"))
     }
 }
 
@@ -327,19 +295,10 @@ fn parse_rate(text: &str) -> std::result::Result<Option<u64>, String> {
 }
 
 fn parse_size(text: &str) -> std::result::Result<u64, String> {
-    let units = [
-        ("KiB", 1024u64),
-        ("MiB", 1024 * 1024),
-        ("kB", 1000),
-        ("MB", 1_000_000),
-    ];
-    let size = units.iter().find_map(|(unit, factor)| {
-        text.strip_suffix(unit)?
-            .trim()
-            .parse::<u64>()
-            .ok()?
-            .checked_mul(*factor)
-    });
+    let units = [("KiB", 1024u64), ("MiB", 1024 * 1024), ("kB", 1000), ("MB", 1_000_000)];
+    let size = units
+        .iter()
+        .find_map(|(unit, factor)| text.strip_suffix(unit)?.trim().parse::<u64>().ok()?.checked_mul(*factor));
     size.ok_or_else(|| format!("{text:?} is not a number with KiB, MiB, kB or MB"))
 }
 
@@ -371,10 +330,7 @@ mod tests {
     #[test]
     fn later_files_win_key_by_key() {
         let mut table = parse_fragment("[node]\nid = 'a'\nlabels = { x = '1' }").unwrap();
-        merge(
-            &mut table,
-            parse_fragment("[node]\nid = 'b'\nlabels = { y = '2' }").unwrap(),
-        );
+        merge(&mut table, parse_fragment("[node]\nid = 'b'\nlabels = { y = '2' }").unwrap());
         let settings = validate(table.try_into().unwrap()).unwrap();
         assert_eq!(settings.id.unwrap().as_str(), "b");
         assert_eq!(settings.labels.len(), 2);
@@ -385,10 +341,7 @@ mod tests {
         for (text, key) in [
             ("node.id = '../x'", "[node] id"),
             ("repository.mirrors = ['ftp://x']", "mirrors"),
-            (
-                "schedule.maintenance-window = ['Tuesday night']",
-                "maintenance-window",
-            ),
+            ("schedule.maintenance-window = ['Tuesday night']", "maintenance-window"),
             ("schedule.timezone = 'Mars/Olympus'", "timezone"),
             ("report.url = 'report.example'", "[report] url"),
         ] {

@@ -45,11 +45,8 @@ pub fn decide(set: &TrustedMetadataSet, variant: &Variant) -> Decision {
 pub fn offers(set: &TrustedMetadataSet, variant: &Variant) -> Vec<Offer> {
     let mut search = set.search(&probe(variant));
     let _ = search.step(set);
-    let mut offers: Vec<Offer> = search
-        .visited()
-        .iter()
-        .flat_map(|role| offers_of(set, role, variant))
-        .collect();
+    let mut offers: Vec<Offer> =
+        search.visited().iter().flat_map(|role| offers_of(set, role, variant)).collect();
     // What a role lists counts only if the search for that very path ends there (a delegation's paths, and priority).
     offers.retain(|offer| search_finds(&mut set.search(offer.path.as_str()), set, offer.bundle.index));
     // The serial orders bundles; of two with the same, which a centre never makes, the digest decides the same everywhere.
@@ -75,17 +72,8 @@ fn offers_of<'s>(
             .strip_suffix("/index.json")?;
         let version: BundleVersion = version.parse().ok()?;
         let custom = custom_of(&file.custom)?;
-        let bundle = BundleRef {
-            version,
-            cycle: custom.cycle,
-            serial: custom.serial,
-            index: file.sha256,
-        };
-        Some(Offer {
-            bundle,
-            path: path.parse().ok()?,
-            length: file.length,
-        })
+        let bundle = BundleRef { version, cycle: custom.cycle, serial: custom.serial, index: file.sha256 };
+        Some(Offer { bundle, path: path.parse().ok()?, length: file.length })
     })
 }
 

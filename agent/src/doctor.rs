@@ -114,11 +114,7 @@ fn installing(node: &Node, say: &mut Says) {
     for folder in ["var/lib/prestage", "var/lib"] {
         let folder = node.root.join(folder);
         if let Ok(free) = host::file::free_space(&folder) {
-            say.ok(format!(
-                "{} MiB are free in {}",
-                free / 1024 / 1024,
-                folder.display()
-            ));
+            say.ok(format!("{} MiB are free in {}", free / 1024 / 1024, folder.display()));
             break;
         }
     }
@@ -136,10 +132,7 @@ fn next(node: &Node, say: &mut Says) {
         }
     }
     for q in &status.quarantine {
-        say.missing(format!(
-            "bundle {} is refused: {}; {}",
-            q.bundle.version, q.reason, q.way_out
-        ));
+        say.missing(format!("bundle {} is refused: {}; {}", q.bundle.version, q.reason, q.way_out));
     }
     if journal_exists(node) {
         say.next("an install was interrupted: the next `prestage install` goes on with it");

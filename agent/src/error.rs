@@ -66,11 +66,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with what to do about it.
     pub fn new(exit: Exit, what: impl fmt::Display, cure: &'static str) -> Self {
-        Error {
-            exit,
-            what: what.to_string(),
-            cure,
-        }
+        Error { exit, what: what.to_string(), cure }
     }
 
     /// Not ready; it will be tried again.
@@ -87,16 +83,12 @@ impl Error {
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Self {
         let what = format!("{what}: {error}");
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::new(
-                Exit::Deferred,
-                what,
-                "free some space; it is tried again by itself",
-            ),
-            io::ErrorKind::PermissionDenied => Error::new(
-                Exit::Io,
-                what,
-                "run it as the user that the systemd unit names, or as root",
-            ),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::new(Exit::Deferred, what, "free some space; it is tried again by itself")
+            }
+            io::ErrorKind::PermissionDenied => {
+                Error::new(Exit::Io, what, "run it as the user that the systemd unit names, or as root")
+            }
             _ => Error::new(Exit::Io, what, "see the file system and the kernel's log"),
         }
     }
@@ -110,11 +102,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
-        if self.cure.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "; {}", self.cure)
-        }
+        if self.cure.is_empty() { Ok(()) } else { write!(f, "; {}", self.cure) }
     }
 }
 

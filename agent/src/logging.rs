@@ -39,11 +39,7 @@ pub fn start(verbose: bool) {
             Err(_) => Sink::Stderr,
         }
     };
-    let own = if verbose {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Info
-    };
+    let own = if verbose { LevelFilter::Debug } else { LevelFilter::Info };
     if log::set_boxed_logger(Box::new(Logger { sink, own })).is_ok() {
         log::set_max_level(own);
     }
@@ -52,9 +48,7 @@ pub fn start(verbose: bool) {
 impl log::Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries speak only when something is wrong.
-        let ours = ["prestage", "host", "format"]
-            .iter()
-            .any(|name| metadata.target().starts_with(name));
+        let ours = ["prestage", "host", "format"].iter().any(|name| metadata.target().starts_with(name));
         metadata.level() <= if ours { self.own } else { LevelFilter::Warn }
     }
 
@@ -64,12 +58,9 @@ impl log::Log for Logger {
         }
         match &self.sink {
             // A line that cannot be written must not stop the work.
-            Sink::Journal => drop(writeln!(
-                std::io::stderr(),
-                "<{}>{}",
-                priority(record.level()),
-                record.args()
-            )),
+            Sink::Journal => {
+                drop(writeln!(std::io::stderr(), "<{}>{}", priority(record.level()), record.args()))
+            }
             Sink::Stderr => drop(writeln!(std::io::stderr(), "{}", record.args())),
             Sink::Syslog(logger, terminal) => {
                 let text = record.args().to_string();

@@ -50,21 +50,13 @@ impl Node {
             Some(variant) => variant.clone(),
             None => variant_of(&root)?,
         };
-        Ok(Node {
-            root,
-            settings,
-            id,
-            variant,
-            clock: SystemClock::new(),
-        })
+        Ok(Node { root, settings, id, variant, clock: SystemClock::new() })
     }
 
     /// The time, which is never before this program was built: a clock that lost its battery is no reason to trust
     /// what expired long ago.
     pub fn now(&self) -> UnixTime {
-        let built = option_env!("SOURCE_DATE_EPOCH")
-            .and_then(|t| t.parse().ok())
-            .unwrap_or(0);
+        let built = option_env!("SOURCE_DATE_EPOCH").and_then(|t| t.parse().ok()).unwrap_or(0);
         self.clock.now().max(UnixTime(built))
     }
 
@@ -115,10 +107,7 @@ impl Node {
         file::make_folder(&folder, 0o755)?;
         let path = folder.join("lock");
         Lock::take(&path)?.ok_or_else(|| {
-            Error::deferred(format!(
-                "another prestage is at work ({} is locked)",
-                path.display()
-            ))
+            Error::deferred(format!("another prestage is at work ({} is locked)", path.display()))
         })
     }
 
@@ -203,22 +192,16 @@ fn machine_id(root: &Path) -> Result<NodeId> {
 /// The variant from os-release(5) and the package manager's architecture.
 fn variant_of(root: &Path) -> Result<Variant> {
     let files = ["etc/os-release", "usr/lib/os-release"];
-    let text = files
-        .iter()
-        .find_map(|f| std::fs::read_to_string(root.join(f)).ok());
+    let text = files.iter().find_map(|f| std::fs::read_to_string(root.join(f)).ok());
     let text = text.ok_or_else(|| Error::config("there is no os-release, and [node] variant is not set"))?;
     let field = |name: &str| {
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         value.map(|v| v.trim().trim_matches(['"', '\'']).to_owned())
     };
     match (field("ID"), field("VERSION_ID")) {
-        (Some(id), Some(version)) => format!("{id}-{version}-{}", Apt::architecture(root)?)
-            .parse()
-            .map_err(Error::config),
-        _ => Err(Error::config(
-            "os-release has no ID and VERSION_ID, and [node] variant is not set",
-        )),
+        (Some(id), Some(version)) => {
+            format!("{id}-{version}-{}", Apt::architecture(root)?).parse().map_err(Error::config)
+        }
+        _ => Err(Error::config("os-release has no ID and VERSION_ID, and [node] variant is not set")),
     }
 }

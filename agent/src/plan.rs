@@ -83,10 +83,7 @@ impl Plan {
 
     /// The members that it needs, in the order of the file.
     pub fn members<'i>(&self, index: &'i Index) -> Vec<&'i Member> {
-        index
-            .packages()
-            .filter(|m| self.packages.binary_search(&m.sha256).is_ok())
-            .collect()
+        index.packages().filter(|m| self.packages.binary_search(&m.sha256).is_ok()).collect()
     }
 
     /// Whether there is nothing to stage.
@@ -97,9 +94,7 @@ impl Plan {
     /// Reads a kept plan; one that is missing or cannot be read is made anew, so it is none.
     pub fn load(path: &Path) -> Option<Plan> {
         let bytes = host::file::read_limited(path, 64 * 1024 * 1024).ok()??;
-        serde_json::from_slice(&bytes)
-            .ok()
-            .filter(|plan: &Plan| plan.version == VERSION)
+        serde_json::from_slice(&bytes).ok().filter(|plan: &Plan| plan.version == VERSION)
     }
 
     /// Keeps it.

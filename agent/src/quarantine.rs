@@ -81,11 +81,7 @@ impl Quarantine {
     pub fn retain(&mut self, is_refused: impl Fn(&Quarantined) -> bool) -> Result<()> {
         let before = self.list.len();
         self.list.retain(is_refused);
-        if self.list.len() == before {
-            Ok(())
-        } else {
-            self.write()
-        }
+        if self.list.len() == before { Ok(()) } else { self.write() }
     }
 
     fn write(&self) -> Result<()> {

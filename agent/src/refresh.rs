@@ -91,11 +91,7 @@ pub fn refresh(
 
 /// Says what was refused and what to do about it.
 fn refusal(mirror: &str, error: &TrustError) -> Error {
-    let exit = if error.is_integrity() {
-        Exit::Integrity
-    } else {
-        Exit::Trust
-    };
+    let exit = if error.is_integrity() { Exit::Integrity } else { Exit::Trust };
     let cure = match error {
         TrustError::Expired { .. } => {
             "re-sign the repository (prestage-build refresh-timestamp), update this mirror, or set this node's clock"
@@ -138,9 +134,7 @@ fn refresh_from(
         keep.store("timestamp", &bytes)?;
     }
     // 5.5: the snapshot.
-    let is_current = keep
-        .load("snapshot")?
-        .is_some_and(|bytes| set.local_snapshot(&bytes));
+    let is_current = keep.load("snapshot")?.is_some_and(|bytes| set.local_snapshot(&bytes));
     if !is_current {
         let bytes = fetch(mirror, &set.wanted_snapshot()?)?;
         set.update_snapshot(&bytes)?;
@@ -150,9 +144,8 @@ fn refresh_from(
     let mut search = set.search(probe);
     while let SearchStep::Load { role, delegator } = search.step(&set) {
         let name = format::name::encode_role(&role);
-        let is_current = keep
-            .load(&name)?
-            .is_some_and(|bytes| set.update_targets(&role, &delegator, &bytes).is_ok());
+        let is_current =
+            keep.load(&name)?.is_some_and(|bytes| set.update_targets(&role, &delegator, &bytes).is_ok());
         if !is_current {
             let bytes = fetch(mirror, &set.wanted_targets(&role)?)?;
             set.update_targets(&role, &delegator, &bytes)?;
@@ -169,10 +162,7 @@ fn fetch(mirror: &dyn Transport, wanted: &Wanted) -> std::result::Result<Vec<u8>
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(limit)) => {
             let role = wanted.file.trim_end_matches(".json").to_owned();
-            Err(Refusal::Trust(TrustError::Content {
-                role,
-                why: format!("it is larger than {limit} bytes"),
-            }))
+            Err(Refusal::Trust(TrustError::Content { role, why: format!("it is larger than {limit} bytes") }))
         }
         Err(error) => Err(Refusal::Transport(path, error)),
     }
@@ -187,10 +177,7 @@ pub struct KeptMetadata {
 impl KeptMetadata {
     /// The `metadata/` folder of a [`Keep`].
     pub fn new(folder: &Path) -> Self {
-        KeptMetadata {
-            folder: folder.to_owned(),
-            name: folder.display().to_string(),
-        }
+        KeptMetadata { folder: folder.to_owned(), name: folder.display().to_string() }
     }
 }
 

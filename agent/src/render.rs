@@ -39,25 +39,14 @@ impl Renderer {
             Some(bytes) => {
                 std::str::from_utf8(bytes).map_err(|e| Error::config(format!("{}: {e}", path.display())))?
             }
-            None => BUILT_IN
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, text)| *text)
-                .unwrap_or_default(),
+            None => BUILT_IN.iter().find(|(n, _)| *n == name).map(|(_, text)| *text).unwrap_or_default(),
         };
         let environment = Environment::new();
         environment.render_str(text, values).map_err(|e| {
-            let place = if own.is_some() {
-                path.display().to_string()
-            } else {
-                format!("built-in template {name}")
-            };
+            let place =
+                if own.is_some() { path.display().to_string() } else { format!("built-in template {name}") };
             let line = e.line().map_or(String::new(), |l| format!(" line {l}"));
-            Error::new(
-                Exit::Config,
-                format!("{place}{line}: {e}"),
-                "correct or remove the template",
-            )
+            Error::new(Exit::Config, format!("{place}{line}: {e}"), "correct or remove the template")
         })
     }
 }
@@ -71,10 +60,7 @@ mod tests {
         let text = Renderer::new("/nonexistent".into())
             .render("sources.list", minijinja::context! { path => "/var/lib/x" })
             .unwrap();
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|l| !l.starts_with('#') && !l.is_empty())
-            .collect();
+        let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
         assert_eq!(lines, ["deb [trusted=yes] file:/var/lib/x ./"]);
     }
 }

@@ -50,11 +50,7 @@ pub fn queue(
     seconds: u64,
     bytes_received: u64,
 ) -> Result<()> {
-    let Said {
-        outcome,
-        message,
-        details,
-    } = said;
+    let Said { outcome, message, details } = said;
     let at = node.now();
     let report = Report {
         api_version: API_VERSION.into(),
@@ -76,16 +72,11 @@ pub fn queue(
     };
     let bytes = serde_json::to_vec(&report).map_err(|e| Error::io("report", &e.into()))?;
     // The time first, so that names are in the order of events.
-    let path = node
-        .reports()
-        .join(format!("{:012}-{}.json", at.0.max(0), report.id.short()));
+    let path = node.reports().join(format!("{:012}-{}.json", at.0.max(0), report.id.short()));
     file::replace(&path, &bytes, 0o644)?;
     file::give_to_owner_of(&path, &node.fetched(""))?;
     for old in files(node).iter().rev().skip(MAX_QUEUED) {
-        log::warn!(
-            "more than {MAX_QUEUED} reports wait; {} is dropped",
-            old.display()
-        );
+        log::warn!("more than {MAX_QUEUED} reports wait; {} is dropped", old.display());
         file::remove(old)?;
     }
     Ok(())
@@ -99,10 +90,8 @@ pub fn queued(node: &Node) -> u64 {
 /// The queue, oldest first.
 fn files(node: &Node) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(node.reports()).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries
-        .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "json"))
-        .collect();
+    let mut files: Vec<PathBuf> =
+        entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
     files.sort();
     files
 }

@@ -31,10 +31,7 @@ pub enum Restored {
     /// The node is as it was.
     Now,
     /// It will be, after the next boot.
-    #[expect(
-        dead_code,
-        reason = "the kinds that need a boot join with the install-safety work"
-    )]
+    #[expect(dead_code, reason = "the kinds that need a boot join with the install-safety work")]
     OnNextBoot,
 }
 

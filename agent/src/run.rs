@@ -49,9 +49,7 @@ pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
         Verb::Fetch => fetch(&node).map(|()| Exit::Done),
         Verb::Install { now } => install(&node, *now).map(|()| Exit::Done),
         Verb::Import { path, everything } => import(&node, path, *everything).map(|()| Exit::Done),
-        Verb::Verify { path } => verify::verify(&node, path)
-            .map(|text| print(&text))
-            .map(|()| Exit::Done),
+        Verb::Verify { path } => verify::verify(&node, path).map(|text| print(&text)).map(|()| Exit::Done),
         Verb::Report => send_reports(&node).map(|()| Exit::Done),
         Verb::Status { json } => show_status(&node, *json).map(|()| Exit::Done),
         Verb::Doctor => Ok(Exit::Done),
@@ -127,10 +125,7 @@ fn refresh_plan_fetch_stage(
     account: &mut Account<'_>,
 ) -> Result<Said> {
     // Refresh: trusted metadata, from the first mirror that has it.
-    let keep = Keep {
-        folder: node.fetched("metadata"),
-        initial_root: node.initial_root(),
-    };
+    let keep = Keep { folder: node.fetched("metadata"), initial_root: node.initial_root() };
     let set = refresh(mirrors, &keep, &decide::probe(&node.variant), node.now())?;
     account.status().metadata_expires = Some(set.expires());
 
@@ -144,18 +139,9 @@ fn refresh_plan_fetch_stage(
     // Plan: with the index and the small metadata members, let the node's own package manager say what it needs.
     let store = Store::open(node.fetched("store"))?;
     let throttle = Throttle::new(&node.clock, node.settings.rate);
-    let fetcher = Fetcher {
-        mirrors,
-        store: &store,
-        throttle: &throttle,
-        clock: &node.clock,
-    };
+    let fetcher = Fetcher { mirrors, store: &store, throttle: &throttle, clock: &node.clock };
     let remote = |path: &TargetPath, digest: Sha256| set.target_file(path, digest);
-    fetcher.target(
-        &remote(&offer.path, offer.bundle.index),
-        offer.bundle.index,
-        offer.length,
-    )?;
+    fetcher.target(&remote(&offer.path, offer.bundle.index), offer.bundle.index, offer.length)?;
     let index = read_index(&store, &offer)?;
     check_index(node, &set, &offer, &index)?;
     let bundle_file = remote(&index.bundle.path, index.bundle.sha256);
@@ -166,20 +152,13 @@ fn refresh_plan_fetch_stage(
     account.plan(plan_status(&store, &plan, &index, staged.exists()));
     if plan.is_empty() {
         tidy(node, &store, &index, &plan)?;
-        let message = format!(
-            "this node has everything that bundle {} has for it",
-            offer.bundle.version
-        );
+        let message = format!("this node has everything that bundle {} has for it", offer.bundle.version);
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
     }
 
     // Fetch: exactly these members, by ranges; each is verified on its way in.
     let needed = plan.members(&index);
-    let missing = needed
-        .iter()
-        .filter(|m| !store.has(&m.sha256, m.size))
-        .map(|m| m.size)
-        .sum();
+    let missing = needed.iter().filter(|m| !store.has(&m.sha256, m.size)).map(|m| m.size).sum();
     enough_space(&node.state(), missing, "to fetch")?;
     let fetched = fetcher.members(&bundle_file, &index, &needed);
     account.plan(plan_status(&store, &plan, &index, false));
@@ -214,24 +193,15 @@ fn refresh_plan_fetch_stage(
 fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
     let path = store.path(&offer.bundle.index);
     let damaged = |why: String| {
-        Error::new(
-            Exit::Integrity,
-            format!("{}: {why}", offer.path),
-            "build and publish the bundle again",
-        )
+        Error::new(Exit::Integrity, format!("{}: {why}", offer.path), "build and publish the bundle again")
     };
     let bytes = file::read_limited(&path, MAX_INDEX)?;
     let bytes = bytes.ok_or_else(|| {
-        Error::deferred(format!(
-            "the index of bundle {} is not here any more",
-            offer.bundle.version
-        ))
+        Error::deferred(format!("the index of bundle {} is not here any more", offer.bundle.version))
     })?;
     if Sha256::of(&bytes) != offer.bundle.index {
         file::remove(&path)?;
-        return Err(damaged(
-            "the copy on this node was altered after it had been verified".into(),
-        ));
+        return Err(damaged("the copy on this node was altered after it had been verified".into()));
     }
     Index::parse(&bytes).map_err(|e| damaged(e.to_string()))
 }
@@ -239,17 +209,10 @@ fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
 /// The index is of the bundle that was offered, for this node, and names the bundle file that the metadata signs.
 fn check_index(node: &Node, set: &TrustedMetadataSet, offer: &Offer, index: &Index) -> Result<()> {
     let wrong = |why: String| {
-        Err(Error::new(
-            Exit::Trust,
-            format!("{}: {why}", offer.path),
-            "build and publish the bundle again",
-        ))
+        Err(Error::new(Exit::Trust, format!("{}: {why}", offer.path), "build and publish the bundle again"))
     };
     if index.variant != node.variant {
-        return wrong(format!(
-            "it is for the variant {}, and this node is {}",
-            index.variant, node.variant
-        ));
+        return wrong(format!("it is for the variant {}, and this node is {}", index.variant, node.variant));
     }
     if index.version != offer.bundle.version {
         return wrong(format!("it says that it is version {}", index.version));
@@ -293,12 +256,7 @@ fn plan(node: &Node, store: &Store, offer: &Offer, index: &Index, everything: bo
 }
 
 fn plan_status(store: &Store, plan: &Plan, index: &Index, complete: bool) -> PlanStatus {
-    let present = plan
-        .members(index)
-        .iter()
-        .filter(|m| store.has(&m.sha256, m.size))
-        .map(|m| m.size)
-        .sum();
+    let present = plan.members(index).iter().filter(|m| store.has(&m.sha256, m.size)).map(|m| m.size).sum();
     PlanStatus {
         bundle: plan.bundle.clone(),
         packages: plan.changes.len() as u64,
@@ -320,16 +278,8 @@ fn tidy(node: &Node, store: &Store, index: &Index, plan: &Plan) -> Result<()> {
         .chain(plan.packages.iter().copied())
         .collect();
     store.prune(&keep)?;
-    let current = if plan.is_empty() {
-        String::new()
-    } else {
-        plan.bundle.index.to_string()
-    };
-    for entry in std::fs::read_dir(node.fetched("staged"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    let current = if plan.is_empty() { String::new() } else { plan.bundle.index.to_string() };
+    for entry in std::fs::read_dir(node.fetched("staged")).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy() != current {
             file::remove(&entry.path())?;
         }
@@ -338,9 +288,7 @@ fn tidy(node: &Node, store: &Store, index: &Index, plan: &Plan) -> Result<()> {
 }
 
 fn enough_space(folder: &Path, needed: u64, what_for: &str) -> Result<()> {
-    let (free, mib) = (file::free_space(folder)?, |bytes: u64| {
-        bytes.div_ceil(1024 * 1024)
-    });
+    let (free, mib) = (file::free_space(folder)?, |bytes: u64| bytes.div_ceil(1024 * 1024));
     if needed + RESERVE <= free {
         return Ok(());
     }
@@ -351,11 +299,7 @@ fn enough_space(folder: &Path, needed: u64, what_for: &str) -> Result<()> {
         mib(RESERVE),
         mib(free)
     );
-    Err(Error::new(
-        Exit::Deferred,
-        what,
-        "free some space; it is tried again by itself",
-    ))
+    Err(Error::new(Exit::Deferred, what, "free some space; it is tried again by itself"))
 }
 
 /// Room for root's own copy and for what the packages unpack.
@@ -366,11 +310,7 @@ fn install_space(node: &Node, plan: &Plan) -> Result<()> {
 /// `install`: install what is staged; `now`: whatever the window says.
 fn install(node: &Node, now: bool) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::new(
-            Exit::Io,
-            "an install needs root",
-            "run it as root; the systemd unit does",
-        ));
+        return Err(Error::new(Exit::Io, "an install needs root", "run it as root; the systemd unit does"));
     }
     node.make_folders()?;
     file::make_folder(&node.private(""), 0o700)?;
@@ -384,10 +324,7 @@ fn install(node: &Node, now: bool) -> Result<()> {
     match (&result, account.bundle()) {
         (Ok(said), _) if said.outcome == Outcome::Installed => refused.retain(|_| false)?,
         (Err(error), Some(bundle))
-            if matches!(
-                error.exit,
-                Exit::InstallFailed | Exit::RolledBack | Exit::NeedsPerson
-            ) =>
+            if matches!(error.exit, Exit::InstallFailed | Exit::RolledBack | Exit::NeedsPerson) =>
         {
             refused.put(bundle, error, node.now(), UNTIL_REPLACED)?;
         }
@@ -407,10 +344,7 @@ fn install(node: &Node, now: bool) -> Result<()> {
 /// Re-verify everything as root, then the transaction.
 fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Result<Said> {
     // Trust anew: what the fetch step kept is only a mirror.
-    let keep = Keep {
-        folder: node.private("metadata"),
-        initial_root: node.initial_root(),
-    };
+    let keep = Keep { folder: node.private("metadata"), initial_root: node.initial_root() };
     let kept: [Box<dyn Transport>; 1] = [Box::new(KeptMetadata::new(&node.fetched("metadata")))];
     let set = refresh(&kept, &keep, &decide::probe(&node.variant), node.now()).map_err(|e| match e.exit {
         Exit::Unavailable => Error::deferred("nothing has been fetched yet"),
@@ -419,11 +353,7 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
 
     // Decide: the newest bundle that is staged.
     let offers = decide::offers(&set, &node.variant);
-    let staged = |offer: &&Offer| {
-        node.fetched("staged")
-            .join(offer.bundle.index.to_string())
-            .exists()
-    };
+    let staged = |offer: &&Offer| node.fetched("staged").join(offer.bundle.index.to_string()).exists();
     let Some(offer) = offers.iter().find(staged) else {
         return match (offers.first(), Plan::load(&node.fetched("plan.json"))) {
             (Some(newest), Some(plan)) if plan.bundle.index == newest.bundle.index && plan.is_empty() => {
@@ -431,18 +361,12 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
                 Ok(account.said(
                     Outcome::UpToDate,
                     NodeState::UpToDate,
-                    format!(
-                        "this node has everything that bundle {} has for it",
-                        newest.bundle.version
-                    ),
+                    format!("this node has everything that bundle {} has for it", newest.bundle.version),
                 ))
             }
             (Some(newest), _) => {
                 account.about(&newest.bundle);
-                Err(Error::deferred(format!(
-                    "bundle {} is not staged yet",
-                    newest.bundle.version
-                )))
+                Err(Error::deferred(format!("bundle {} is not staged yet", newest.bundle.version)))
             }
             (None, _) => {
                 account.nothing_new();
@@ -471,10 +395,7 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
     let resolution = packages.resolve(repo.folder(), &node.private("apt"))?;
     let plan = Plan::new(&offer.bundle, &index, packages.fingerprint()?, resolution, false)?;
     if plan.is_empty() {
-        let message = format!(
-            "this node has everything that bundle {} has for it",
-            offer.bundle.version
-        );
+        let message = format!("this node has everything that bundle {} has for it", offer.bundle.version);
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
     }
     install_space(node, &plan)?;
@@ -484,9 +405,7 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
     transaction::check_baseline(node)?;
     let before = packages.inventory()?;
     file::replace(&node.private("before"), before.to_text().as_bytes(), 0o600)?;
-    let index_bytes = index
-        .to_bytes()
-        .map_err(|e| Error::io("index", &std::io::Error::other(e)))?;
+    let index_bytes = index.to_bytes().map_err(|e| Error::io("index", &std::io::Error::other(e)))?;
     file::replace(&node.private("index.json"), &index_bytes, 0o600)?;
     let journal = Journal::begin(
         &node.private("journal.json"),
@@ -503,26 +422,14 @@ fn may_install(node: &Node, offer: &Offer, now: bool) -> Result<()> {
     let refused = |q: &format::status::Quarantined, exit| {
         Err(Error::new(
             exit,
-            format!(
-                "bundle {} is refused on this node: {}",
-                offer.bundle.version, q.reason
-            ),
+            format!("bundle {} is refused on this node: {}", offer.bundle.version, q.reason),
             "`prestage status` says how it ends",
         ))
     };
     if let Some(q) = Quarantine::open(node.fetched("quarantine.json"))?.of(&offer.bundle.index) {
-        return refused(
-            q,
-            if q.exit_code == Exit::Trust as u8 {
-                Exit::Trust
-            } else {
-                Exit::Integrity
-            },
-        );
+        return refused(q, if q.exit_code == Exit::Trust as u8 { Exit::Trust } else { Exit::Integrity });
     }
-    if let Some(q) = Quarantine::open(node.private("refused.json"))?
-        .of(&offer.bundle.index)
-        .filter(|_| !now)
+    if let Some(q) = Quarantine::open(node.private("refused.json"))?.of(&offer.bundle.index).filter(|_| !now)
     {
         return refused(q, Exit::Deferred);
     }
@@ -541,40 +448,26 @@ fn may_install(node: &Node, offer: &Offer, now: bool) -> Result<()> {
 
 /// Goes on with an install that was interrupted: everything it needs was verified and is in root's own folder.
 fn go_on(node: &Node, mut journal: Journal, account: &mut Account<'_>) -> Result<Said> {
-    log::warn!(
-        "transaction {} was interrupted in {:?}; going on",
-        journal.id,
-        journal.state
-    );
+    log::warn!("transaction {} was interrupted in {:?}; going on", journal.id, journal.state);
     account.about(&journal.bundle);
     let bytes = file::read_limited(&node.private("index.json"), MAX_INDEX)?.unwrap_or_default();
     if Sha256::of(&bytes) != journal.bundle.index {
         // Written before the journal, so this is the disk's fault and not a cut's.
         return Err(Error::new(
             Exit::NeedsPerson,
-            format!(
-                "{} is damaged, and an install was interrupted",
-                node.private("index.json").display()
-            ),
+            format!("{} is damaged, and an install was interrupted", node.private("index.json").display()),
             "repair the packages, then remove /var/lib/prestage/private/journal.json",
         ));
     }
-    let index = Index::parse(&bytes).map_err(|e| {
-        Error::new(
-            Exit::NeedsPerson,
-            e,
-            "remove /var/lib/prestage/private/journal.json",
-        )
-    })?;
+    let index = Index::parse(&bytes)
+        .map_err(|e| Error::new(Exit::NeedsPerson, e, "remove /var/lib/prestage/private/journal.json"))?;
     let before = file::read_limited(&node.private("before"), MAX_INDEX)?.unwrap_or_default();
     let before = format::inventory::Inventory::from_text(&String::from_utf8_lossy(&before));
     // Copied again: a file that was being written when the power went may be torn.
     let repo = StagedRepo::begin(node.private("staged"))?;
     let store = Store::open(node.fetched("store"))?;
-    let members: Vec<_> = index
-        .metadata()
-        .chain(index.packages().filter(|m| journal.packages.contains(&m.sha256)))
-        .collect();
+    let members: Vec<_> =
+        index.metadata().chain(index.packages().filter(|m| journal.packages.contains(&m.sha256))).collect();
     repo.copy_verified(&store, &index, &members)?;
     journal.record(Event::Restarted { rebooted: false })?;
     transact(node, repo, before, journal, account)
@@ -591,10 +484,7 @@ fn transact(
     account.transaction(&journal.id);
     account.now(
         NodeState::Installing,
-        format!(
-            "installing bundle {} (transaction {})",
-            journal.bundle.version, journal.id
-        ),
+        format!("installing bundle {} (transaction {})", journal.bundle.version, journal.id),
     )?;
     let packages = node.package_manager()?;
     let mut transaction = Transaction {
@@ -623,18 +513,12 @@ fn transact(
     file::remove(transaction.repo.folder())?;
     let concluded = transaction::conclude(end, &journal, transaction.failure.take());
     let (bundle, changes) = (journal.bundle.clone(), journal.changes.len() as u64);
-    let message = format!(
-        "bundle {}: {changes} packages changed (transaction {})",
-        bundle.version, journal.id
-    );
+    let message =
+        format!("bundle {}: {changes} packages changed (transaction {})", bundle.version, journal.id);
     journal.close()?;
     concluded?;
-    account.status().installed = Some(InstalledStatus {
-        bundle,
-        at: node.now(),
-        packages: changes,
-        inventory: now.digest(),
-    });
+    account.status().installed =
+        Some(InstalledStatus { bundle, at: node.now(), packages: changes, inventory: now.digest() });
     account.status().plan = None;
     Ok(account.said(Outcome::Installed, NodeState::UpToDate, message))
 }

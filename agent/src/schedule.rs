@@ -58,24 +58,9 @@ fn parse(text: &str) -> Option<Window> {
     let (start, end) = hours.split_once('-')?;
     let (start, end) = (parse_minutes(start)?, parse_minutes(end)?);
     // An end at or before the start is on the next day; 24:00 is midnight.
-    let minutes = if end > start {
-        end - start
-    } else {
-        end + 24 * 60 - start
-    };
-    let time = Time::new(
-        i8::try_from(start / 60).ok()?,
-        i8::try_from(start % 60).ok()?,
-        0,
-        0,
-    )
-    .ok()?;
-    Some(Window {
-        text: text.trim().to_owned(),
-        days,
-        start: time,
-        minutes,
-    })
+    let minutes = if end > start { end - start } else { end + 24 * 60 - start };
+    let time = Time::new(i8::try_from(start / 60).ok()?, i8::try_from(start % 60).ok()?, 0, 0).ok()?;
+    Some(Window { text: text.trim().to_owned(), days, start: time, minutes })
 }
 
 /// Minutes after midnight of `HH:MM`.
@@ -166,49 +151,28 @@ mod tests {
     }
 
     fn gate_of(window: &str, zone: &str, now: &str) -> Gate {
-        gate(
-            Some(&[window.parse().unwrap()]),
-            &TimeZone::get(zone).unwrap(),
-            at(now),
-        )
+        gate(Some(&[window.parse().unwrap()]), &TimeZone::get(zone).unwrap(), at(now))
     }
 
     #[test]
     fn a_window_is_open_from_its_first_minute_to_before_its_last() {
         let window = "Tue 02:00-04:00"; // 2026-11-24 is a Tuesday; New York is UTC-5
-        let closed = Gate::Closed {
-            until: at("2026-11-24T07:00:00Z"),
-        };
-        let open = Gate::Open {
-            until: Some(at("2026-11-24T09:00:00Z")),
-        };
-        assert_eq!(
-            gate_of(window, "America/New_York", "2026-11-24T06:59:59Z"),
-            closed
-        );
+        let closed = Gate::Closed { until: at("2026-11-24T07:00:00Z") };
+        let open = Gate::Open { until: Some(at("2026-11-24T09:00:00Z")) };
+        assert_eq!(gate_of(window, "America/New_York", "2026-11-24T06:59:59Z"), closed);
         assert_eq!(gate_of(window, "America/New_York", "2026-11-24T07:00:00Z"), open);
         assert_eq!(gate_of(window, "America/New_York", "2026-11-24T08:59:59Z"), open);
         assert_eq!(
             gate_of(window, "America/New_York", "2026-11-24T09:00:00Z"),
-            Gate::Closed {
-                until: at("2026-12-01T07:00:00Z")
-            }
+            Gate::Closed { until: at("2026-12-01T07:00:00Z") }
         );
     }
 
     #[test]
     fn a_window_over_midnight_belongs_to_the_day_it_begins() {
-        let open = Gate::Open {
-            until: Some(at("2026-11-28T05:30:00Z")),
-        };
-        assert_eq!(
-            gate_of("Mon-Fri 22:00-05:30", "UTC", "2026-11-28T01:00:00Z"),
-            open
-        ); // Saturday, from Friday
-        assert!(matches!(
-            gate_of("Mon-Fri 22:00-05:30", "UTC", "2026-11-29T01:00:00Z"),
-            Gate::Closed { .. }
-        ));
+        let open = Gate::Open { until: Some(at("2026-11-28T05:30:00Z")) };
+        assert_eq!(gate_of("Mon-Fri 22:00-05:30", "UTC", "2026-11-28T01:00:00Z"), open); // Saturday, from Friday
+        assert!(matches!(gate_of("Mon-Fri 22:00-05:30", "UTC", "2026-11-29T01:00:00Z"), Gate::Closed { .. }));
     }
 
     #[test]
@@ -216,31 +180,17 @@ mod tests {
         // Berlin, 2026-03-29: 02:00 does not exist and becomes 03:00 CEST, 01:00 UTC.
         assert_eq!(
             gate_of("Sun 02:30-03:30", "Europe/Berlin", "2026-03-29T01:45:00Z"),
-            Gate::Open {
-                until: Some(at("2026-03-29T02:30:00Z"))
-            }
+            Gate::Open { until: Some(at("2026-03-29T02:30:00Z")) }
         );
     }
 
     #[test]
     fn no_window_is_always_open_and_nonsense_is_refused() {
-        assert_eq!(
-            gate(None, &TimeZone::UTC, UnixTime(0)),
-            Gate::Open { until: None }
-        );
-        assert!(matches!(
-            gate(Some(&[]), &TimeZone::UTC, UnixTime(0)),
-            Gate::Closed { .. }
-        ));
-        for bad in [
-            "",
-            "Tue",
-            "Tue 2-4",
-            "Foo 02:00-04:00",
-            "Tue 02:00-25:00",
-            "Tue 02:60-04:00",
-            "24:30-25:00",
-        ] {
+        assert_eq!(gate(None, &TimeZone::UTC, UnixTime(0)), Gate::Open { until: None });
+        assert!(matches!(gate(Some(&[]), &TimeZone::UTC, UnixTime(0)), Gate::Closed { .. }));
+        for bad in
+            ["", "Tue", "Tue 2-4", "Foo 02:00-04:00", "Tue 02:00-25:00", "Tue 02:60-04:00", "24:30-25:00"]
+        {
             assert!(bad.parse::<Window>().is_err(), "{bad}");
         }
         assert!("Sat,Sun 00:00-24:00".parse::<Window>().is_ok());

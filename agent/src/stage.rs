@@ -107,21 +107,14 @@ fn copy_verified(source: &Path, target: &Path, index: &Index, member: &Member) -
     }
     let digest = hasher.finish();
     if digest != member.sha256 {
-        return Err(altered(
-            source,
-            member,
-            &format!("its sha256 is {digest}, not {}", member.sha256),
-        ));
+        return Err(altered(source, member, &format!("its sha256 is {digest}, not {}", member.sha256)));
     }
     Ok(())
 }
 
 fn altered(source: &Path, member: &Member, why: &str) -> Error {
-    let what = format!(
-        "{}: member {} was altered after it had been verified: {why}",
-        source.display(),
-        member.path
-    );
+    let what =
+        format!("{}: member {} was altered after it had been verified: {why}", source.display(), member.path);
     Error::new(
         Exit::Integrity,
         what,

@@ -55,12 +55,7 @@ impl Store {
     /// # Errors
     /// If it cannot be opened.
     pub fn open_partial(&self, path: &Path) -> Result<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o644)
-            .open(path);
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(path);
         file.map_err(|e| Error::file(path, &e))
     }
 
@@ -69,9 +64,7 @@ impl Store {
     /// # Errors
     /// If it cannot be synced or renamed.
     pub fn finish(&self, file: &File, partial: &Path, digest: &Sha256) -> Result<()> {
-        let result = file
-            .sync_data()
-            .and_then(|()| fs::rename(partial, self.path(digest)));
+        let result = file.sync_data().and_then(|()| fs::rename(partial, self.path(digest)));
         result.map_err(|e| Error::file(partial, &e))
     }
 

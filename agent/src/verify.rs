@@ -28,10 +28,7 @@ pub fn verify(node: &Node, path: &Path) -> Result<String> {
     let scratch = std::env::temp_dir().join(format!("prestage-verify-{}", std::process::id()));
     host::file::remove(&scratch)?;
     host::file::make_folder(&scratch, 0o700)?;
-    let keep = Keep {
-        folder: scratch.join("metadata"),
-        initial_root: node.initial_root(),
-    };
+    let keep = Keep { folder: scratch.join("metadata"), initial_root: node.initial_root() };
     let result = verify_with(node, &export, &keep);
     host::file::remove(&scratch)?;
     result
@@ -80,11 +77,7 @@ fn verify_with(node: &Node, export: &[Box<dyn Transport>; 1], keep: &Keep) -> Re
     if checked == 0 {
         return Err(Error::new(
             Exit::Deferred,
-            format!(
-                "{}: there is no bundle for the variant {} in it",
-                mirror.name(),
-                node.variant
-            ),
+            format!("{}: there is no bundle for the variant {} in it", mirror.name(), node.variant),
             "export the right variant",
         ));
     }
@@ -94,26 +87,16 @@ fn verify_with(node: &Node, export: &[Box<dyn Transport>; 1], keep: &Keep) -> Re
 /// Every byte of the bundle file, and every member's content.
 fn verify_bundle(mirror: &dyn Transport, file: &str, index: &Index) -> Result<()> {
     let damaged = |what: String| Error::new(Exit::Integrity, what, "copy it again from the repository");
-    let range = Range {
-        from: 0,
-        to: index.bundle.length,
-    };
-    let mut reader = mirror
-        .get(file, Some(range))
-        .map_err(|e| damaged(format!("{file}: {e}")))?;
+    let range = Range { from: 0, to: index.bundle.length };
+    let mut reader = mirror.get(file, Some(range)).map_err(|e| damaged(format!("{file}: {e}")))?;
     let mut whole = Hasher::new();
     let mut buffer = vec![0; CHUNK];
     let mut position = 0u64;
     let mut read_to =
         |end: u64, whole: &mut Hasher, take: &mut dyn FnMut(&[u8]) -> Result<()>| -> Result<()> {
             while position < end {
-                let wanted = buffer
-                    .len()
-                    .min(usize::try_from(end - position).unwrap_or(usize::MAX));
-                match reader
-                    .read(&mut buffer[..wanted])
-                    .map_err(|e| Error::io(file, &e))?
-                {
+                let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(usize::MAX));
+                match reader.read(&mut buffer[..wanted]).map_err(|e| Error::io(file, &e))? {
                     0 => {
                         return Err(damaged(format!(
                             "{file}: it ends after {position} bytes instead of {}",
@@ -138,9 +121,7 @@ fn verify_bundle(mirror: &dyn Transport, file: &str, index: &Index) -> Result<()
                 .push(bytes, &mut |_| Ok(()))
                 .map_err(|e| damaged(format!("{file}: member {}: {e}", member.path)))
         })?;
-        let digest = decoder
-            .finish()
-            .map_err(|e| damaged(format!("{file}: member {}: {e}", member.path)))?;
+        let digest = decoder.finish().map_err(|e| damaged(format!("{file}: member {}: {e}", member.path)))?;
         if digest != member.sha256 {
             return Err(damaged(format!(
                 "{file}: member {}: its sha256 is {digest}, not {}",
@@ -151,9 +132,6 @@ fn verify_bundle(mirror: &dyn Transport, file: &str, index: &Index) -> Result<()
     read_to(index.bundle.length, &mut whole, &mut |_| Ok(()))?;
     match whole.finish() {
         digest if digest == index.bundle.sha256 => Ok(()),
-        digest => Err(damaged(format!(
-            "{file}: its sha256 is {digest}, not {}",
-            index.bundle.sha256
-        ))),
+        digest => Err(damaged(format!("{file}: its sha256 is {digest}, not {}", index.bundle.sha256))),
     }
 }

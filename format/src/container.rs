@@ -113,10 +113,7 @@ impl Entry {
         header.set_mtime(u64::try_from(mtime.0).unwrap_or(0));
         header.set_size(size);
         header.set_cksum();
-        Entry {
-            header: *header.as_bytes(),
-            size,
-        }
+        Entry { header: *header.as_bytes(), size }
     }
 
     /// Whether a ustar header can hold `path`.
@@ -161,12 +158,7 @@ struct EntryChecker {
 
 impl EntryChecker {
     fn new(entry: Entry) -> Self {
-        EntryChecker {
-            entry,
-            seen: 0,
-            digest: Hasher::new(),
-            crc: crc32fast::Hasher::new(),
-        }
+        EntryChecker { entry, seen: 0, digest: Hasher::new(), crc: crc32fast::Hasher::new() }
     }
 
     fn push(&mut self, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), DecodeError> {
@@ -180,15 +172,9 @@ impl EntryChecker {
             } else if self.seen < self.entry.padded() {
                 (self.entry.padded(), "the padding after the content is not zero")
             } else {
-                return Err(Damage {
-                    what: "there is more data than the index says",
-                    at: self.seen,
-                }
-                .into());
+                return Err(Damage { what: "there is more data than the index says", at: self.seen }.into());
             };
-            let n = bytes
-                .len()
-                .min(usize::try_from(part_end - self.seen).unwrap_or(usize::MAX));
+            let n = bytes.len().min(usize::try_from(part_end - self.seen).unwrap_or(usize::MAX));
             let (part, rest) = bytes.split_at(n);
             if self.seen < RECORD {
                 let from = self.seen as usize; // below 512
@@ -260,6 +246,15 @@ impl Decoder {
     }
 }
 
+/// Framing bytes that are known beforehand.
+struct Framing {
+    expected: Vec<u8>,
+    /// How many of them were seen.
+    from: usize,
+    /// What it means if they differ.
+    what: &'static str,
+}
+
 /// Decodes a stored member, from its beginning or from where an interrupted fetch left off.
 pub struct StoredDecoder {
     checker: EntryChecker,
@@ -272,11 +267,7 @@ impl StoredDecoder {
     /// Begins at the member's first byte.
     pub fn new(entry: Entry) -> Self {
         let length = entry.stored_length();
-        StoredDecoder {
-            checker: EntryChecker::new(entry),
-            position: 0,
-            length,
-        }
+        StoredDecoder { checker: EntryChecker::new(entry), position: 0, length }
     }
 
     /// Begins behind `offset` content bytes that are already there: `prefix` yields them and is hashed again. The
@@ -309,9 +300,7 @@ impl StoredDecoder {
     }
 
     fn absorb(&mut self, bytes: &[u8], sink: Sink<'_>) -> io::Result<()> {
-        self.checker
-            .push(bytes, sink)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+        self.checker.push(bytes, sink).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
     }
 
     fn push(&mut self, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), DecodeError> {
@@ -321,14 +310,10 @@ impl StoredDecoder {
             let (part, rest) = bytes.split_at(n);
             match framing {
                 None => self.checker.push(part, &mut *sink)?,
-                Some((expected, from, what)) => {
+                Some(Framing { expected, from, what }) => {
                     let expected = expected.get(from..from + n);
                     if expected != Some(part) {
-                        return Err(Damage {
-                            what,
-                            at: self.position,
-                        }
-                        .into());
+                        return Err(Damage { what, at: self.position }.into());
                     }
                 }
             }
@@ -340,10 +325,11 @@ impl StoredDecoder {
 
     /// What stands at the current position and how many bytes of it are left: entry bytes (`None`), or framing with
     /// its expected bytes and the index in them.
-    fn next_part(&self) -> (u64, Option<(Vec<u8>, usize, &'static str)>) {
+    fn next_part(&self) -> (u64, Option<Framing>) {
         let framing = |expected: &[u8], from: u64, what| {
             let left = expected.len() as u64 - from;
-            (left, Some((expected.to_vec(), from as usize, what))) // from is below 10
+            // `from` is below 10.
+            (left, Some(Framing { expected: expected.to_vec(), from: from as usize, what }))
         };
         let header = GZIP_HEADER.len() as u64;
         if self.position < header {
@@ -375,7 +361,7 @@ impl StoredDecoder {
         }
         (
             u64::MAX,
-            Some((Vec::new(), 0, "there is more data than the index says")),
+            Some(Framing { expected: Vec::new(), from: 0, what: "there is more data than the index says" }),
         )
     }
 
@@ -383,10 +369,7 @@ impl StoredDecoder {
         if self.position == self.length && self.checker.is_whole() {
             Ok(self.checker.digest.finish())
         } else {
-            Err(Damage {
-                what: "the member ends too early",
-                at: self.position,
-            })
+            Err(Damage { what: "the member ends too early", at: self.position })
         }
     }
 }
@@ -433,8 +416,7 @@ impl DeflateDecoder {
             } else if !self.body_done {
                 let result = inflate(&mut self.state, bytes, &mut self.output, MZFlush::None);
                 // More content than the index says is refused by the checker, so a gzip bomb costs one buffer.
-                self.checker
-                    .push(&self.output[..result.bytes_written], &mut *sink)?;
+                self.checker.push(&self.output[..result.bytes_written], &mut *sink)?;
                 match result.status {
                     Ok(MZStatus::StreamEnd) => self.body_done = true,
                     Ok(_) | Err(MZError::Buf) if result.bytes_consumed + result.bytes_written > 0 => {}
@@ -472,10 +454,7 @@ impl DeflateDecoder {
         {
             Ok(self.checker.digest.finish())
         } else {
-            Err(Damage {
-                what: "the member ends too early",
-                at,
-            })
+            Err(Damage { what: "the member ends too early", at })
         }
     }
 }
@@ -499,9 +478,8 @@ pub fn write_stored(entry: &Entry, content: &mut dyn Read, out: &mut dyn Write) 
         if header > 0 {
             block[..header].copy_from_slice(&entry.header[..header]);
         }
-        let content_left = (RECORD + entry.size)
-            .saturating_sub(done.max(RECORD))
-            .min(size - header as u64) as usize;
+        let content_left =
+            (RECORD + entry.size).saturating_sub(done.max(RECORD)).min(size - header as u64) as usize;
         let part = &mut block[header..header + content_left];
         content.read_exact(part).map_err(|e| wrong_size(e, entry.size))?;
         digest.update(part);
@@ -554,10 +532,9 @@ fn write_gzip(plain: &[u8], out: &mut dyn Write) -> io::Result<u64> {
 
 fn wrong_size(error: io::Error, size: u64) -> io::Error {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("the content is shorter than {size} bytes"),
-        ),
+        io::ErrorKind::UnexpectedEof => {
+            io::Error::new(io::ErrorKind::InvalidData, format!("the content is shorter than {size} bytes"))
+        }
         _ => error,
     }
 }
@@ -618,29 +595,13 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back_at_every_block_boundary() {
-        for size in [
-            0,
-            1,
-            511,
-            512,
-            513,
-            65_022,
-            65_023,
-            65_024,
-            65_535,
-            65_536,
-            131_070 - 512,
-            200_000,
-        ] {
+        for size in [0, 1, 511, 512, 513, 65_022, 65_023, 65_024, 65_535, 65_536, 131_070 - 512, 200_000] {
             for encoding in [Encoding::Stored, Encoding::Deflate] {
                 let content = content(size);
                 let member = encode(&content, encoding);
                 for chunk in [7, 4096, 1 << 20] {
                     let (out, digest) = decode(size, encoding, &member, chunk).unwrap();
-                    assert!(
-                        out == content && digest == Sha256::of(&content),
-                        "{size} {encoding:?} {chunk}"
-                    );
+                    assert!(out == content && digest == Sha256::of(&content), "{size} {encoding:?} {chunk}");
                 }
             }
         }
@@ -650,9 +611,7 @@ mod tests {
     fn a_fetch_goes_on_at_any_byte() {
         let content = content(140_000);
         let member = encode(&content, Encoding::Stored);
-        for offset in [
-            0, 1, 65_022, 65_023, 65_024, 70_000, 130_557, 130_558, 130_559, 139_999, 140_000,
-        ] {
+        for offset in [0, 1, 65_022, 65_023, 65_024, 70_000, 130_557, 130_558, 130_559, 139_999, 140_000] {
             let mut decoder = StoredDecoder::resume(entry(content.len()), offset, &mut &content[..]).unwrap();
             assert_eq!(decoder.position(), entry(content.len()).stored_position(offset));
             let mut rest = Vec::new();
@@ -708,10 +667,7 @@ mod tests {
         for encoding in [Encoding::Stored, Encoding::Deflate] {
             let member = encode(&content(70_000), encoding);
             for end in [0, 5, 10, 600, member.len() - 9, member.len() - 1] {
-                assert!(
-                    decode(70_000, encoding, &member[..end], 4096).is_err(),
-                    "{encoding:?} {end}"
-                );
+                assert!(decode(70_000, encoding, &member[..end], 4096).is_err(), "{encoding:?} {end}");
             }
             let long = [member.as_slice(), &[0]].concat();
             assert!(decode(70_000, encoding, &long, 4096).is_err());
@@ -735,14 +691,8 @@ mod tests {
         let size = 5 * 1024 * 1024 * 1024 + 7;
         let entry = Entry::new(&"pool/big_1_all.deb".parse().unwrap(), size, TIME);
         let padded = 512 + size.next_multiple_of(512);
-        assert_eq!(
-            entry.stored_length(),
-            10 + padded + 5 * padded.div_ceil(65_535) + 8
-        );
-        assert_eq!(
-            entry.stored_position(size),
-            10 + 512 + size + 5 * ((512 + size - 1) / 65_535 + 1)
-        );
+        assert_eq!(entry.stored_length(), 10 + padded + 5 * padded.div_ceil(65_535) + 8);
+        assert_eq!(entry.stored_position(size), 10 + 512 + size + 5 * ((512 + size - 1) / 65_535 + 1));
         let header = tar::Header::from_byte_slice(&entry.header);
         assert_eq!(header.entry_size().unwrap(), size);
     }

@@ -133,16 +133,8 @@ pub struct Package {
 impl Package {
     /// The whole version: `[EPOCH:]VERSION[-RELEASE]`.
     pub fn full_version(&self) -> String {
-        let epoch = if self.epoch > 0 {
-            format!("{}:", self.epoch)
-        } else {
-            String::new()
-        };
-        let release = if self.release.is_empty() {
-            String::new()
-        } else {
-            format!("-{}", self.release)
-        };
+        let epoch = if self.epoch > 0 { format!("{}:", self.epoch) } else { String::new() };
+        let release = if self.release.is_empty() { String::new() } else { format!("-{}", self.release) };
         format!("{epoch}{}{release}", self.version)
     }
 }
@@ -190,15 +182,7 @@ impl Member {
     /// Where the whole member stands. Every member of a validated index has one.
     pub fn whole(&self) -> Option<Extent> {
         self.sources.iter().find_map(|source| match *source {
-            Source::Whole {
-                offset,
-                length,
-                encoding,
-            } => Some(Extent {
-                offset,
-                length,
-                encoding,
-            }),
+            Source::Whole { offset, length, encoding } => Some(Extent { offset, length, encoding }),
             Source::Unknown => None,
         })
     }
@@ -296,11 +280,7 @@ impl Index {
             if extent.encoding == Encoding::Stored && extent.length != self.entry(member).stored_length() {
                 return fail(path, "its length is not that of a stored member of its size");
             }
-            let blocks = if member.size > BLOCK {
-                member.size.div_ceil(BLOCK)
-            } else {
-                0
-            };
+            let blocks = if member.size > BLOCK { member.size.div_ceil(BLOCK) } else { 0 };
             if member.blocks.len() as u64 != blocks {
                 return fail(path, "it does not have one digest for each block");
             }
@@ -371,27 +351,16 @@ mod tests {
             arch: "amd64".into(),
             source: "openssl".into(),
             origin: "Debian:bookworm-security".into(),
-            advisories: vec![Advisory {
-                id: "CVE-2026-0001".into(),
-                severity: String::new(),
-            }],
+            advisories: vec![Advisory { id: "CVE-2026-0001".into(), severity: String::new() }],
         };
         Member {
             path: path.parse().unwrap(),
             kind: MemberKind::Package,
             size,
             sha256: Sha256::of(b"x"),
-            blocks: if size > BLOCK {
-                vec![Sha256::of(b"b"); size.div_ceil(BLOCK) as usize]
-            } else {
-                vec![]
-            },
+            blocks: if size > BLOCK { vec![Sha256::of(b"b"); size.div_ceil(BLOCK) as usize] } else { vec![] },
             package: Some(package),
-            sources: vec![Source::Whole {
-                offset,
-                length,
-                encoding: Encoding::Stored,
-            }],
+            sources: vec![Source::Whole { offset, length, encoding: Encoding::Stored }],
         }
     }
 
@@ -423,25 +392,15 @@ mod tests {
     fn version_1_of_the_format_stays_readable_and_writable() {
         let golden = include_bytes!("../tests/data/index-v1.json");
         let written = index().to_bytes().unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&written),
-            String::from_utf8_lossy(golden).trim_end()
-        );
+        assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(golden).trim_end());
         assert_eq!(Index::parse(golden).unwrap(), index());
     }
 
     #[test]
     fn an_unknown_source_is_passed_over() {
         let text = String::from_utf8(index().to_bytes().unwrap()).unwrap();
-        let text = text.replacen(
-            "\"sources\":[",
-            "\"sources\":[{\"kind\":\"delta\",\"base\":\"1\"},",
-            1,
-        );
-        assert_eq!(
-            Index::parse(text.as_bytes()).unwrap().members[0].whole(),
-            index().members[0].whole()
-        );
+        let text = text.replacen("\"sources\":[", "\"sources\":[{\"kind\":\"delta\",\"base\":\"1\"},", 1);
+        assert_eq!(Index::parse(text.as_bytes()).unwrap().members[0].whole(), index().members[0].whole());
     }
 
     #[test]
@@ -449,39 +408,23 @@ mod tests {
         let text = String::from_utf8(index().to_bytes().unwrap())
             .unwrap()
             .replace("patchmgmt.io/v1", "patchmgmt.io/v9");
-        assert!(
-            Index::parse(text.as_bytes())
-                .unwrap_err()
-                .to_string()
-                .contains("patchmgmt.io/v9")
-        );
+        assert!(Index::parse(text.as_bytes()).unwrap_err().to_string().contains("patchmgmt.io/v9"));
     }
 
     #[test]
     fn hostile_offsets_sizes_and_paths_are_refused() {
         type Break = fn(&mut Index);
         let cases: [(&str, &str, Break); 8] = [
-            ("overlap", "overlaps", |i| {
-                i.members[1].sources = i.members[0].sources.clone()
-            }),
+            ("overlap", "overlaps", |i| i.members[1].sources = i.members[0].sources.clone()),
             ("overflow", "2^64", |i| {
-                i.members[1].sources = vec![Source::Whole {
-                    offset: u64::MAX,
-                    length: 2,
-                    encoding: Encoding::Deflate,
-                }]
+                i.members[1].sources =
+                    vec![Source::Whole { offset: u64::MAX, length: 2, encoding: Encoding::Deflate }]
             }),
             ("behind the end", "behind", |i| i.bundle.length = 10),
             ("lying length", "stored member", |i| i.members[0].size += 512),
-            ("missing block digests", "each block", |i| {
-                i.members[1].blocks.clear()
-            }),
-            ("twice", "twice", |i| {
-                i.members[1].path = i.members[0].path.clone()
-            }),
-            ("no whole source", "whole", |i| {
-                i.members[0].sources = vec![Source::Unknown]
-            }),
+            ("missing block digests", "each block", |i| i.members[1].blocks.clear()),
+            ("twice", "twice", |i| i.members[1].path = i.members[0].path.clone()),
+            ("no whole source", "whole", |i| i.members[0].sources = vec![Source::Unknown]),
             ("huge", "2^63", |i| {
                 i.bundle.length = u64::MAX;
                 i.members[1].sources = vec![Source::Whole {

@@ -39,10 +39,7 @@ impl Inventory {
     pub fn after(&self, changes: &[PackageChange]) -> Inventory {
         let mut out = self.clone();
         for change in changes {
-            let id = PackageId {
-                name: change.name.clone(),
-                arch: change.arch.clone(),
-            };
+            let id = PackageId { name: change.name.clone(), arch: change.arch.clone() };
             match &change.to {
                 Some(version) => out.0.insert(id, version.clone()),
                 None => out.0.remove(&id),
@@ -70,10 +67,7 @@ impl Inventory {
 
     /// One line for each package: `NAME ARCH VERSION`, none of which can hold a space or a newline.
     pub fn to_text(&self) -> String {
-        self.0
-            .iter()
-            .map(|(id, version)| format!("{} {} {version}\n", id.name, id.arch))
-            .collect()
+        self.0.iter().map(|(id, version)| format!("{} {} {version}\n", id.name, id.arch)).collect()
     }
 
     /// Reads [`Inventory::to_text`]; lines of another form are passed over.
@@ -81,13 +75,7 @@ impl Inventory {
         let packages = text.lines().filter_map(|line| {
             let mut fields = line.split(' ');
             let (name, arch, version) = (fields.next()?, fields.next()?, fields.next()?);
-            Some((
-                PackageId {
-                    name: name.to_owned(),
-                    arch: arch.to_owned(),
-                },
-                version.to_owned(),
-            ))
+            Some((PackageId { name: name.to_owned(), arch: arch.to_owned() }, version.to_owned()))
         });
         Inventory(packages.collect())
     }
@@ -105,15 +93,7 @@ mod tests {
     fn inventory(list: &[(&str, &str)]) -> Inventory {
         Inventory(
             list.iter()
-                .map(|(n, v)| {
-                    (
-                        PackageId {
-                            name: (*n).into(),
-                            arch: "amd64".into(),
-                        },
-                        (*v).into(),
-                    )
-                })
+                .map(|(n, v)| (PackageId { name: (*n).into(), arch: "amd64".into() }, (*v).into()))
                 .collect(),
         )
     }

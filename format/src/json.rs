@@ -46,9 +46,7 @@ impl<'a> Json<'a> {
     /// What is wrong, with line and column.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, JsonError> {
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-        let value = Strict
-            .deserialize(&mut deserializer)
-            .map_err(|e| JsonError(e.to_string()))?;
+        let value = Strict.deserialize(&mut deserializer).map_err(|e| JsonError(e.to_string()))?;
         deserializer.end().map_err(|e| JsonError(e.to_string()))?;
         Ok(value)
     }
@@ -56,10 +54,9 @@ impl<'a> Json<'a> {
     /// The member `key` of an object.
     pub fn member(&self, key: &str) -> Option<&Json<'a>> {
         match self {
-            Json::Object(members) => members
-                .binary_search_by(|(k, _)| k.as_ref().cmp(key))
-                .ok()
-                .map(|at| &members[at].1),
+            Json::Object(members) => {
+                members.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok().map(|at| &members[at].1)
+            }
             _ => None,
         }
     }
@@ -74,10 +71,7 @@ impl<'a> Json<'a> {
             Json::String(text) => Json::String(owned(text)),
             Json::Array(items) => Json::Array(items.into_iter().map(Json::into_owned).collect()),
             Json::Object(members) => Json::Object(
-                members
-                    .into_iter()
-                    .map(|(key, value)| (owned(key), value.into_owned()))
-                    .collect(),
+                members.into_iter().map(|(key, value)| (owned(key), value.into_owned())).collect(),
             ),
         }
     }
@@ -149,9 +143,7 @@ pub fn canonical<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, JsonError> {
 /// What is wrong, with line and column.
 pub fn read<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, JsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    NoDuplicates
-        .deserialize(&mut deserializer)
-        .map_err(|e| JsonError(e.to_string()))?;
+    NoDuplicates.deserialize(&mut deserializer).map_err(|e| JsonError(e.to_string()))?;
     serde_json::from_slice(bytes).map_err(|e| JsonError(e.to_string()))
 }
 
@@ -303,10 +295,7 @@ mod tests {
             "{\"a\":\"x\ny\\\"\\\\\",\"b\":[1,-2,true,null]}"
         );
         // Code point order, not UTF-16 order: U+FF5E sorts before U+1F600.
-        assert_eq!(
-            canon("{\"\u{1F600}\":1,\"\u{FF5E}\":2}").unwrap(),
-            "{\"\u{FF5E}\":2,\"\u{1F600}\":1}"
-        );
+        assert_eq!(canon("{\"\u{1F600}\":1,\"\u{FF5E}\":2}").unwrap(), "{\"\u{FF5E}\":2,\"\u{1F600}\":1}");
     }
 
     #[test]

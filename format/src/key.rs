@@ -64,14 +64,11 @@ pub fn read_key(object: &Json<'_>) -> Result<(KeyId, PublicKey), JsonError> {
     };
     let keytype = text(object.member("keytype"), "keytype")?;
     let scheme = text(object.member("scheme"), "scheme")?;
-    let public = text(
-        object.member("keyval").and_then(|v| v.member("public")),
-        "keyval.public",
-    )?;
+    let public = text(object.member("keyval").and_then(|v| v.member("public")), "keyval.public")?;
     let key = match (keytype.as_str(), scheme.as_str()) {
-        ("ed25519", "ed25519") => unhex(&public)
-            .and_then(|b| b.try_into().ok())
-            .map_or(PublicKey::Unsupported, PublicKey::Ed25519),
+        ("ed25519", "ed25519") => {
+            unhex(&public).and_then(|b| b.try_into().ok()).map_or(PublicKey::Unsupported, PublicKey::Ed25519)
+        }
         _ => PublicKey::Unsupported,
     };
     Ok((key_id(object), key))
@@ -85,10 +82,7 @@ mod tests {
     fn the_key_id_covers_unknown_fields() {
         let plain = br#"{"keytype":"ed25519","scheme":"ed25519","keyval":{"public":"00"}}"#;
         let extra = br#"{"keytype":"ed25519","scheme":"ed25519","x":1,"keyval":{"public":"00"}}"#;
-        assert_ne!(
-            key_id(&Json::parse(plain).unwrap()),
-            key_id(&Json::parse(extra).unwrap())
-        );
+        assert_ne!(key_id(&Json::parse(plain).unwrap()), key_id(&Json::parse(extra).unwrap()));
     }
 
     #[test]

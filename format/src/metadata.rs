@@ -60,22 +60,13 @@ impl<'a> Envelope<'a> {
             if signatures.iter().any(|(id, _)| *id == key_id) {
                 return Err(JsonError(format!("the key {key_id} signs twice in one file")));
             }
-            signatures.push((
-                key_id,
-                unhex(text(field(signature, "sig")?, "sig")?).unwrap_or_default(),
-            ));
+            signatures.push((key_id, unhex(text(field(signature, "sig")?, "sig")?).unwrap_or_default()));
         }
         let Json::Object(members) = tree else {
             return Err(JsonError("not an object".into()));
         };
-        let signed = members
-            .into_iter()
-            .find(|(key, _)| key == "signed")
-            .map(|(_, value)| value);
-        Ok(Envelope {
-            signed: signed.ok_or_else(|| missing("signed"))?,
-            signatures,
-        })
+        let signed = members.into_iter().find(|(key, _)| key == "signed").map(|(_, value)| value);
+        Ok(Envelope { signed: signed.ok_or_else(|| missing("signed"))?, signatures })
     }
 }
 
@@ -269,10 +260,7 @@ const SPEC_MAJOR: &str = "1";
 pub(crate) fn read_header(signed: &Json<'_>, kind: RoleKind) -> Result<Header, JsonError> {
     let found = text(field(signed, "_type")?, "_type")?;
     if found != kind.as_str() {
-        return Err(JsonError(format!(
-            "its _type is {found:?}, not {:?}",
-            kind.as_str()
-        )));
+        return Err(JsonError(format!("its _type is {found:?}, not {:?}", kind.as_str())));
     }
     let spec = text(field(signed, "spec_version")?, "spec_version")?;
     if spec.split('.').next() != Some(SPEC_MAJOR) {
@@ -280,13 +268,8 @@ pub(crate) fn read_header(signed: &Json<'_>, kind: RoleKind) -> Result<Header, J
             "it follows version {spec:?} of the specification; this program knows {SPEC_MAJOR}.x"
         )));
     }
-    let expires = text(field(signed, "expires")?, "expires")?
-        .parse()
-        .map_err(JsonError)?;
-    Ok(Header {
-        version: positive(field(signed, "version")?, "version")?,
-        expires,
-    })
+    let expires = text(field(signed, "expires")?, "expires")?.parse().map_err(JsonError)?;
+    Ok(Header { version: positive(field(signed, "version")?, "version")?, expires })
 }
 
 /// Reads the root role from what signatures cover, without judging them.
@@ -321,11 +304,7 @@ pub(crate) fn read_timestamp(signed: &Json<'_>) -> Result<Timestamp, JsonError> 
         Some(Json::String(value)) => value.parse().ok(),
         _ => None,
     };
-    Ok(Timestamp {
-        header,
-        snapshot,
-        issued,
-    })
+    Ok(Timestamp { header, snapshot, issued })
 }
 
 /// Reads the snapshot role.
@@ -358,17 +337,10 @@ pub fn read_targets(signed: &Json<'_>) -> Result<Targets, JsonError> {
         Some(delegations) => {
             let keys = read_keys(field(delegations, "keys")?)?;
             let roles = array(field(delegations, "roles")?, "roles")?;
-            roles
-                .iter()
-                .map(|role| read_delegation(role, &keys))
-                .collect::<Result<_, JsonError>>()?
+            roles.iter().map(|role| read_delegation(role, &keys)).collect::<Result<_, JsonError>>()?
         }
     };
-    Ok(Targets {
-        header,
-        targets,
-        delegations,
-    })
+    Ok(Targets { header, targets, delegations })
 }
 
 fn read_target_file(file: &Json<'_>) -> Result<TargetFile, JsonError> {
@@ -377,19 +349,14 @@ fn read_target_file(file: &Json<'_>) -> Result<TargetFile, JsonError> {
     Ok(TargetFile {
         length: unsigned(field(file, "length")?, "length")?,
         sha256,
-        custom: file
-            .member("custom")
-            .map_or(Json::Null, |custom| custom.clone().into_owned()),
+        custom: file.member("custom").map_or(Json::Null, |custom| custom.clone().into_owned()),
     })
 }
 
 fn read_meta_file(file: &Json<'_>) -> Result<MetaFile, JsonError> {
     Ok(MetaFile {
         version: positive(field(file, "version")?, "version")?,
-        length: file
-            .member("length")
-            .map(|length| unsigned(length, "length"))
-            .transpose()?,
+        length: file.member("length").map(|length| unsigned(length, "length")).transpose()?,
         sha256: read_sha256(file)?,
     })
 }
@@ -411,9 +378,7 @@ fn read_keys(keys: &Json<'_>) -> Result<Keys, JsonError> {
     for (claimed, key) in object(keys, "keys")? {
         let (id, key) = read_key(key)?;
         if id.0 != *claimed {
-            return Err(JsonError(format!(
-                "the key listed as {claimed:?} really has the id {id}"
-            )));
+            return Err(JsonError(format!("the key listed as {claimed:?} really has the id {id}")));
         }
         out.insert(id, key);
     }
@@ -431,26 +396,18 @@ fn read_role_keys(role: &Json<'_>, keys: &Keys) -> Result<RoleKeys, JsonError> {
             found.push((id, key.clone()));
         }
     }
-    Ok(RoleKeys {
-        keys: found,
-        threshold: positive(field(role, "threshold")?, "threshold")?,
-    })
+    Ok(RoleKeys { keys: found, threshold: positive(field(role, "threshold")?, "threshold")? })
 }
 
 fn read_delegation(role: &Json<'_>, keys: &Keys) -> Result<Delegation, JsonError> {
     let strings = |list: &Json<'_>, name: &str| -> Result<Vec<String>, JsonError> {
-        array(list, name)?
-            .iter()
-            .map(|item| Ok(text(item, name)?.to_owned()))
-            .collect()
+        array(list, name)?.iter().map(|item| Ok(text(item, name)?.to_owned())).collect()
     };
     let paths = match (role.member("paths"), role.member("path_hash_prefixes")) {
         (Some(patterns), None) => DelegatedPaths::Patterns(strings(patterns, "paths")?),
         (None, Some(prefixes)) => DelegatedPaths::HashPrefixes(strings(prefixes, "path_hash_prefixes")?),
         _ => {
-            return Err(JsonError(
-                "a delegation has exactly one of paths and path_hash_prefixes".into(),
-            ));
+            return Err(JsonError("a delegation has exactly one of paths and path_hash_prefixes".into()));
         }
     };
     Ok(Delegation {
@@ -537,10 +494,7 @@ mod tests {
 
     #[test]
     fn a_hostile_pattern_ends_soon() {
-        assert!(!matches_glob(
-            "*a".repeat(2000).as_bytes(),
-            "a".repeat(1999).as_bytes()
-        ));
+        assert!(!matches_glob("*a".repeat(2000).as_bytes(), "a".repeat(1999).as_bytes()));
     }
 
     #[test]

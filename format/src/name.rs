@@ -210,11 +210,7 @@ mod tests {
             assert!(path.parse::<MemberPath>().is_err(), "{path:?}");
         }
         assert!("x".repeat(101).parse::<MemberPath>().is_err());
-        assert!(
-            format!("{0}/{0}/{0}", "x".repeat(90))
-                .parse::<MemberPath>()
-                .is_err()
-        );
+        assert!(format!("{0}/{0}/{0}", "x".repeat(90)).parse::<MemberPath>().is_err());
     }
 
     #[test]

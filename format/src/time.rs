@@ -42,14 +42,7 @@ impl FromStr for UnixTime {
 
 fn parse(text: &str) -> Option<UnixTime> {
     let b = text.as_bytes();
-    let fixed = [
-        (4, b'-'),
-        (7, b'-'),
-        (10, b'T'),
-        (13, b':'),
-        (16, b':'),
-        (19, b'Z'),
-    ];
+    let fixed = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'Z')];
     if b.len() != 20 || fixed.iter().any(|&(at, c)| b[at] != c) {
         return None;
     }

@@ -101,10 +101,7 @@ impl TrustError {
     }
 
     fn malformed(role: &str, why: impl fmt::Display) -> Self {
-        TrustError::Malformed {
-            role: role.to_owned(),
-            why: why.to_string(),
-        }
+        TrustError::Malformed { role: role.to_owned(), why: why.to_string() }
     }
 }
 
@@ -112,31 +109,16 @@ impl fmt::Display for TrustError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TrustError::Malformed { role, why } => write!(f, "{role}.json is malformed: {why}"),
-            TrustError::Signatures {
-                role,
-                valid,
-                threshold,
-            } => {
+            TrustError::Signatures { role, valid, threshold } => {
                 write!(
                     f,
                     "{role}.json has {valid} valid signatures by the keys of its role, and needs {threshold}"
                 )
             }
-            TrustError::Version {
-                role,
-                found,
-                expected,
-            } => {
-                write!(
-                    f,
-                    "{role}.json is version {found}, but version {expected} was announced"
-                )
+            TrustError::Version { role, found, expected } => {
+                write!(f, "{role}.json is version {found}, but version {expected} was announced")
             }
-            TrustError::Rollback {
-                role,
-                offered,
-                trusted,
-            } => {
+            TrustError::Rollback { role, offered, trusted } => {
                 write!(
                     f,
                     "{role}.json is version {offered}, older than version {trusted} which this node already trusts"
@@ -221,10 +203,7 @@ impl TrustedMetadataSet {
 
     /// The file that the next root would have (step 5.3.3).
     pub fn wanted_root(&self) -> Wanted {
-        Wanted {
-            file: format!("{}.root.json", self.root.header.version + 1),
-            limit: MAX_ROOT,
-        }
+        Wanted { file: format!("{}.root.json", self.root.header.version + 1), limit: MAX_ROOT }
     }
 
     /// Takes the next root of the chain (steps 5.3.4 to 5.3.8). Store it at once, under its version.
@@ -242,11 +221,7 @@ impl TrustedMetadataSet {
         // 5.3.5: exactly the next version.
         let expected = self.root.header.version + 1;
         if new.header.version != expected {
-            return Err(TrustError::Version {
-                role: ROOT.into(),
-                found: new.header.version,
-                expected,
-            });
+            return Err(TrustError::Version { role: ROOT.into(), found: new.header.version, expected });
         }
         // 5.3.6: its expiry does not matter while the chain goes on. 5.3.7: it is trusted now.
         self.root = new;
@@ -279,10 +254,7 @@ impl TrustedMetadataSet {
 
     /// timestamp.json, which never has a version in its name (step 5.4.1).
     pub fn wanted_timestamp(&self) -> Wanted {
-        Wanted {
-            file: "timestamp.json".into(),
-            limit: MAX_TIMESTAMP,
-        }
+        Wanted { file: "timestamp.json".into(), limit: MAX_TIMESTAMP }
     }
 
     /// Takes the repository's timestamp (steps 5.4.2 to 5.4.5).
@@ -318,10 +290,7 @@ impl TrustedMetadataSet {
 
     /// When the repository signed its timestamp, if it says so: the true time cannot be earlier.
     pub fn issued(&self) -> Option<UnixTime> {
-        self.timestamp
-            .as_ref()
-            .filter(|_| self.timestamp_is_current)
-            .and_then(|t| t.issued)
+        self.timestamp.as_ref().filter(|_| self.timestamp_is_current).and_then(|t| t.issued)
     }
 
     /// When the first of the files that are current here expires.
@@ -329,10 +298,7 @@ impl TrustedMetadataSet {
         let roles = self.targets.values().map(|(_, targets)| targets.header.expires);
         let snapshot = self.snapshot.iter().map(|s| s.header.expires);
         let timestamp = self.timestamp.iter().map(|t| t.header.expires);
-        roles
-            .chain(snapshot)
-            .chain(timestamp)
-            .fold(self.root.header.expires, UnixTime::min)
+        roles.chain(snapshot).chain(timestamp).fold(self.root.header.expires, UnixTime::min)
     }
 
     /// Takes the stored snapshot as the floor for versions; what does not verify counts as absent. True if it is the
@@ -358,11 +324,7 @@ impl TrustedMetadataSet {
     /// Before there is a current timestamp.
     pub fn wanted_snapshot(&self) -> Result<Wanted, TrustError> {
         let timestamp = self.timestamp.as_ref().filter(|_| self.timestamp_is_current);
-        let meta = &timestamp
-            .ok_or(TrustError::Order {
-                role: "snapshot".into(),
-            })?
-            .snapshot;
+        let meta = &timestamp.ok_or(TrustError::Order { role: "snapshot".into() })?.snapshot;
         Ok(self.wanted("snapshot", meta, MAX_SNAPSHOT))
     }
 
@@ -386,9 +348,8 @@ impl TrustedMetadataSet {
         // 5.5.5: no role that was there before goes back or away.
         for (name, old) in self.snapshot.iter().flat_map(|s| &s.meta) {
             let name_of_role = name.strip_suffix(".json").unwrap_or(name);
-            let new = new.meta.get(name).ok_or_else(|| TrustError::NotListed {
-                role: name_of_role.into(),
-            })?;
+            let new =
+                new.meta.get(name).ok_or_else(|| TrustError::NotListed { role: name_of_role.into() })?;
             rollback(name_of_role, new.version, old.version)?;
         }
         // 5.5.6
@@ -456,23 +417,15 @@ impl TrustedMetadataSet {
     }
 
     fn delegation(&self, role: &str, delegator: &str) -> Result<&Delegation, TrustError> {
-        let delegations = self
-            .targets(delegator)
-            .map(|targets| targets.delegations.as_slice())
-            .unwrap_or_default();
-        delegations
-            .iter()
-            .find(|d| d.role == role)
-            .ok_or_else(|| TrustError::Order { role: role.into() })
+        let delegations =
+            self.targets(delegator).map(|targets| targets.delegations.as_slice()).unwrap_or_default();
+        delegations.iter().find(|d| d.role == role).ok_or_else(|| TrustError::Order { role: role.into() })
     }
 
     fn meta(&self, role: &str) -> Result<&MetaFile, TrustError> {
         let snapshot = self.snapshot.as_ref().filter(|_| self.snapshot_is_current);
         let snapshot = snapshot.ok_or_else(|| TrustError::Order { role: role.into() })?;
-        snapshot
-            .meta
-            .get(&format!("{role}.json"))
-            .ok_or_else(|| TrustError::NotListed { role: role.into() })
+        snapshot.meta.get(&format!("{role}.json")).ok_or_else(|| TrustError::NotListed { role: role.into() })
     }
 
     fn wanted(&self, role: &str, meta: &MetaFile, limit: u64) -> Wanted {
@@ -483,10 +436,7 @@ impl TrustedMetadataSet {
             format!("{name}.json")
         };
         // A length that the referrer names replaces the default; it is signed.
-        Wanted {
-            file,
-            limit: meta.length.unwrap_or(limit),
-        }
+        Wanted { file, limit: meta.length.unwrap_or(limit) }
     }
 
     fn read_top<'a, T>(
@@ -506,11 +456,7 @@ impl TrustedMetadataSet {
         if header.expires > self.now {
             Ok(())
         } else {
-            Err(TrustError::Expired {
-                role: role.into(),
-                expires: header.expires,
-                now: self.now,
-            })
+            Err(TrustError::Expired { role: role.into(), expires: header.expires, now: self.now })
         }
     }
 }
@@ -555,10 +501,7 @@ impl Search {
             let targets = match set.targets.get(role) {
                 Some((verified_by, targets)) if verified_by == delegator => targets,
                 _ => {
-                    return SearchStep::Load {
-                        role: role.clone(),
-                        delegator: delegator.clone(),
-                    };
+                    return SearchStep::Load { role: role.clone(), delegator: delegator.clone() };
                 }
             };
             if self.visited.len() > MAX_DELEGATIONS {
@@ -573,11 +516,7 @@ impl Search {
                 return SearchStep::Found(file);
             }
             let mut next = Vec::new();
-            for delegation in targets
-                .delegations
-                .iter()
-                .filter(|d| d.paths.matches(&self.target))
-            {
+            for delegation in targets.delegations.iter().filter(|d| d.paths.matches(&self.target)) {
                 next.push((delegation.role.clone(), role.clone()));
                 if delegation.terminating {
                     // 5.6.7.2.1: nothing else is looked at, in any ancestor either.
@@ -610,62 +549,37 @@ fn verify(role: &str, keys: &RoleKeys, envelope: &Envelope<'_>) -> Result<(), Tr
         .keys
         .iter()
         .filter(|(id, key)| {
-            envelope
-                .signatures
-                .iter()
-                .any(|(by, sig)| by == id && key.verifies(&message, sig))
+            envelope.signatures.iter().any(|(by, sig)| by == id && key.verifies(&message, sig))
         })
         .count();
     if valid as u64 >= keys.threshold {
         Ok(())
     } else {
-        Err(TrustError::Signatures {
-            role: role.into(),
-            valid,
-            threshold: keys.threshold,
-        })
+        Err(TrustError::Signatures { role: role.into(), valid, threshold: keys.threshold })
     }
 }
 
 fn rollback(role: &str, offered: u64, trusted: u64) -> Result<(), TrustError> {
-    if offered < trusted {
-        Err(TrustError::Rollback {
-            role: role.into(),
-            offered,
-            trusted,
-        })
-    } else {
-        Ok(())
-    }
+    if offered < trusted { Err(TrustError::Rollback { role: role.into(), offered, trusted }) } else { Ok(()) }
 }
 
 fn announced(role: &str, header: &Header, meta: &MetaFile) -> Result<(), TrustError> {
     if header.version == meta.version {
         Ok(())
     } else {
-        Err(TrustError::Version {
-            role: role.into(),
-            found: header.version,
-            expected: meta.version,
-        })
+        Err(TrustError::Version { role: role.into(), found: header.version, expected: meta.version })
     }
 }
 
 fn content(role: &str, meta: &MetaFile, bytes: &[u8]) -> Result<(), TrustError> {
     if let Some(length) = meta.length.filter(|length| *length != bytes.len() as u64) {
         let why = format!("it is {} bytes long, not {length}", bytes.len());
-        return Err(TrustError::Content {
-            role: role.into(),
-            why,
-        });
+        return Err(TrustError::Content { role: role.into(), why });
     }
     match meta.sha256 {
         Some(expected) if expected != Sha256::of(bytes) => {
             let why = format!("its sha256 is {}, not {expected}", Sha256::of(bytes));
-            Err(TrustError::Content {
-                role: role.into(),
-                why,
-            })
+            Err(TrustError::Content { role: role.into(), why })
         }
         _ => Ok(()),
     }

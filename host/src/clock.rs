@@ -22,9 +22,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// Starts to count.
     pub fn new() -> Self {
-        SystemClock {
-            started: Instant::now(),
-        }
+        SystemClock { started: Instant::now() }
     }
 }
 

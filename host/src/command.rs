@@ -81,16 +81,9 @@ impl fmt::Display for CommandError {
         match self {
             CommandError::Start { program, error } => write!(f, "{program} could not be started: {error}"),
             CommandError::Isolation { program, error } => {
-                write!(
-                    f,
-                    "no empty network namespace could be made for {program}: {error}"
-                )
+                write!(f, "no empty network namespace could be made for {program}: {error}")
             }
-            CommandError::Failed {
-                command,
-                status,
-                stderr,
-            } => {
+            CommandError::Failed { command, status, stderr } => {
                 write!(f, "{command} ended with {status}")?;
                 let last: Vec<&str> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
                 if !last.is_empty() {
@@ -120,10 +113,7 @@ impl Command {
     /// A program, looked up in the system's standard directories.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let env = [
-            (
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            ),
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
             ("LC_ALL", "C.UTF-8"),
             ("HOME", "/root"),
         ];
@@ -198,15 +188,8 @@ impl Command {
     pub fn lines(&self, line: &mut dyn FnMut(&str) -> io::Result<()>) -> Result<Option<Seen>, CommandError> {
         let program = self.program.to_string_lossy().into_owned();
         let mut command = std::process::Command::new(&self.program);
-        command
-            .args(&self.args)
-            .env_clear()
-            .envs(self.env.iter().map(|(k, v)| (k, v)));
-        command
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(&self.args).env_clear().envs(self.env.iter().map(|(k, v)| (k, v)));
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let (child, seen) = match &self.isolation {
             None => (command.spawn(), None),
             Some(isolation) => match isolation.spawn(command) {
@@ -214,14 +197,8 @@ impl Command {
                 Err(error) => return Err(CommandError::Isolation { program, error }),
             },
         };
-        let mut child = child.map_err(|error| CommandError::Start {
-            program: program.clone(),
-            error,
-        })?;
-        let stderr = child
-            .stderr
-            .take()
-            .map(|pipe| std::thread::spawn(move || tail(pipe)));
+        let mut child = child.map_err(|error| CommandError::Start { program: program.clone(), error })?;
+        let stderr = child.stderr.take().map(|pipe| std::thread::spawn(move || tail(pipe)));
         let mut result = Ok(());
         if let Some(pipe) = child.stdout.take() {
             let mut pipe = BufReader::new(pipe);
@@ -243,17 +220,11 @@ impl Command {
                 }
             }
         }
-        let status = child.wait().map_err(|error| CommandError::Output {
-            program: program.clone(),
-            error,
-        })?;
+        let status =
+            child.wait().map_err(|error| CommandError::Output { program: program.clone(), error })?;
         let stderr = stderr.and_then(|t| t.join().ok()).unwrap_or_default();
         if !status.success() {
-            return Err(CommandError::Failed {
-                command: self.line(),
-                status,
-                stderr,
-            });
+            return Err(CommandError::Failed { command: self.line(), status, stderr });
         }
         result.map_err(|error| CommandError::Output { program, error })?;
         Ok(seen)
@@ -289,10 +260,7 @@ mod tests {
 
     #[test]
     fn a_failed_program_brings_the_end_of_its_stderr() {
-        let error = Command::new("sh")
-            .args(["-c", "echo no space left >&2; exit 7"])
-            .output()
-            .unwrap_err();
+        let error = Command::new("sh").args(["-c", "echo no space left >&2; exit 7"]).output().unwrap_err();
         assert_eq!(error.code(), Some(7));
         assert!(error.to_string().contains("no space left"), "{error}");
     }

@@ -20,12 +20,7 @@ pub fn at<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let aside = aside(path);
     let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&aside)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&aside)?;
         // `mode` above is subject to the umask and to what was there before.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
@@ -85,10 +80,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     if at(path, file.metadata())?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{}: not a regular file", path.display()),
-        ))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{}: not a regular file", path.display())))
     }
 }
 
@@ -114,10 +106,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// With the path in the text.
 pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    at(
-        path,
-        fs::DirBuilder::new().recursive(true).mode(mode).create(path),
-    )
+    at(path, fs::DirBuilder::new().recursive(true).mode(mode).create(path))
 }
 
 /// An exclusive lock, held until it is dropped. The kernel gives it back when the process dies, however it dies, so
@@ -130,12 +119,7 @@ impl Lock {
     /// # Errors
     /// With the path in the text.
     pub fn take(path: &Path) -> io::Result<Option<Lock>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(path);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path);
         match Flock::lock(at(path, file)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Lock(lock))),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
@@ -161,15 +145,9 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
 /// # Errors
 /// With the path in the text.
 pub fn give_to_owner_of(path: &Path, other: &Path) -> io::Result<()> {
-    let (wanted, own) = (
-        at(other, fs::metadata(other))?,
-        at(path, fs::symlink_metadata(path))?,
-    );
+    let (wanted, own) = (at(other, fs::metadata(other))?, at(path, fs::symlink_metadata(path))?);
     if (wanted.uid(), wanted.gid()) != (own.uid(), own.gid()) && nix::unistd::geteuid().is_root() {
-        at(
-            path,
-            std::os::unix::fs::lchown(path, Some(wanted.uid()), Some(wanted.gid())),
-        )?;
+        at(path, std::os::unix::fs::lchown(path, Some(wanted.uid()), Some(wanted.gid())))?;
     }
     Ok(())
 }
@@ -179,6 +157,5 @@ pub fn give_to_owner_of(path: &Path, other: &Path) -> io::Result<()> {
 /// # Errors
 /// With the path in the text.
 pub fn give_to_folder_owner(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |folder| give_to_owner_of(path, folder))
+    path.parent().map_or(Ok(()), |folder| give_to_owner_of(path, folder))
 }

@@ -36,15 +36,11 @@ impl Isolation {
     /// If a namespace cannot be made, the root cannot be prepared, or the new namespace is not empty.
     pub(crate) fn spawn(&self, mut command: Command) -> io::Result<(io::Result<Child>, Seen)> {
         let isolation = self.clone();
-        let thread = std::thread::Builder::new()
-            .name("isolation".into())
-            .spawn(move || {
-                let seen = isolation.enter()?;
-                Ok((command.spawn(), seen))
-            })?;
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the isolation thread died")))
+        let thread = std::thread::Builder::new().name("isolation".into()).spawn(move || {
+            let seen = isolation.enter()?;
+            Ok((command.spawn(), seen))
+        })?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the isolation thread died")))
     }
 
     /// Enters the namespaces, in this thread only.
@@ -52,26 +48,15 @@ impl Isolation {
         if self.no_network {
             unshare(CloneFlags::CLONE_NEWNET)?;
         }
-        let seen = Seen {
-            interfaces: interfaces()?,
-        };
+        let seen = Seen { interfaces: interfaces()? };
         // Proof, not trust: what cannot be shown to be empty is not used.
         if self.no_network && seen.interfaces != ["lo down"] {
-            return Err(io::Error::other(format!(
-                "the new network namespace holds {:?}",
-                seen.interfaces
-            )));
+            return Err(io::Error::other(format!("the new network namespace holds {:?}", seen.interfaces)));
         }
         if let Some(root) = &self.root {
             // Implies CLONE_FS, so that the chroot below is this thread's alone.
             unshare(CloneFlags::CLONE_NEWNS)?;
-            mount(
-                None::<&str>,
-                "/",
-                None::<&str>,
-                MsFlags::MS_REC | MsFlags::MS_SLAVE,
-                None::<&str>,
-            )?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
             mount_kernel_file_systems(root)?;
             nix::unistd::chroot(root)?;
             nix::unistd::chdir("/")?;

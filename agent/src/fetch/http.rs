@@ -23,11 +23,8 @@ const INPUT_BUFFER: usize = 16 * 1024;
 const OUTPUT_BUFFER: usize = 4 * 1024;
 
 /// Where distributions keep the certificates that the system trusts.
-const SYSTEM_CA_FILES: [&str; 3] = [
-    "etc/ssl/certs/ca-certificates.crt",
-    "etc/pki/tls/certs/ca-bundle.crt",
-    "etc/ssl/ca-bundle.pem",
-];
+const SYSTEM_CA_FILES: [&str; 3] =
+    ["etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/ca-bundle.pem"];
 
 /// A server that does not do ranges may send this much from the beginning to get at a later part; beyond it, paying
 /// for the same bytes again and again is worse than failing.
@@ -67,20 +64,11 @@ impl Client {
                     .build(),
             );
         }
-        let sockets = SocketConnector {
-            receive_buffer: settings.receive_buffer,
-            received: received.clone(),
-        };
+        let sockets = SocketConnector { receive_buffer: settings.receive_buffer, received: received.clone() };
         let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(sockets)
-                .chain(RustlsConnector::default());
+            ().chain(ConnectProxyConnector::default()).chain(sockets).chain(RustlsConnector::default());
         let agent = ureq::Agent::with_parts(config.build(), connector, DefaultResolver::default());
-        Ok(Client {
-            agent,
-            received,
-            requests: AtomicU64::new(0),
-        })
+        Ok(Client { agent, received, requests: AtomicU64::new(0) })
     }
 
     /// Sends a JSON document; the status code of the answer.
@@ -89,11 +77,7 @@ impl Client {
     /// If the server cannot be reached.
     pub fn post_json(&self, url: &str, body: &[u8]) -> std::result::Result<u16, String> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let response = self
-            .agent
-            .post(url)
-            .header("Content-Type", "application/json")
-            .send(body);
+        let response = self.agent.post(url).header("Content-Type", "application/json").send(body);
         response.map(|r| r.status().as_u16()).map_err(|e| explain(&e))
     }
 
@@ -102,17 +86,9 @@ impl Client {
     /// # Errors
     /// If the server cannot be reached in `timeout`.
     pub fn status(&self, url: &str, timeout: Duration) -> std::result::Result<u16, String> {
-        let request = self
-            .agent
-            .get(url)
-            .config()
-            .timeout_global(Some(timeout))
-            .build()
-            .header("Connection", "close");
-        request
-            .call()
-            .map(|r| r.status().as_u16())
-            .map_err(|e| explain(&e))
+        let request =
+            self.agent.get(url).config().timeout_global(Some(timeout)).build().header("Connection", "close");
+        request.call().map(|r| r.status().as_u16()).map_err(|e| explain(&e))
     }
 
     fn traffic(&self) -> Traffic {
@@ -141,10 +117,7 @@ fn certificates(settings: &Settings, root: &Path) -> Result<Vec<Certificate<'sta
         })
         .collect();
     if certificates.is_empty() {
-        return Err(Error::config(format!(
-            "{}: there is no certificate in it",
-            file.display()
-        )));
+        return Err(Error::config(format!("{}: there is no certificate in it", file.display())));
     }
     Ok(certificates)
 }
@@ -159,10 +132,7 @@ pub struct HttpMirror<'c> {
 impl<'c> HttpMirror<'c> {
     /// The mirror at `base`, which ends in `/`.
     pub fn new(client: &'c Client, base: &str) -> Self {
-        HttpMirror {
-            client,
-            base: base.to_owned(),
-        }
+        HttpMirror { client, base: base.to_owned() }
     }
 }
 
@@ -184,16 +154,9 @@ impl Transport for HttpMirror<'_> {
         self.client.requests.fetch_add(1, Ordering::Relaxed);
         let response = request.call().map_err(|e| TransportError::failed(explain(&e)))?;
         let status = response.status().as_u16();
-        let header = |name: &str| {
-            response
-                .headers()
-                .get(name)
-                .and_then(|v| v.to_str().ok())
-                .map(str::to_owned)
-        };
-        let retry_after = header("retry-after")
-            .and_then(|v| v.trim().parse().ok())
-            .map(Duration::from_secs);
+        let header =
+            |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let retry_after = header("retry-after").and_then(|v| v.trim().parse().ok()).map(Duration::from_secs);
         let content_range = header("content-range");
         let encoding = header("content-encoding").filter(|e| e != "identity");
         if let Some(encoding) = encoding {
@@ -206,9 +169,7 @@ impl Transport for HttpMirror<'_> {
             (200, None) => Ok(Box::new(body)),
             (200, Some(Range { from, to })) => {
                 if from > MAX_SKIP {
-                    return Err(TransportError::failed(format!(
-                        "{url}: the server does not serve ranges"
-                    )));
+                    return Err(TransportError::failed(format!("{url}: the server does not serve ranges")));
                 }
                 let mut body = body;
                 let skipped = io::copy(&mut body.by_ref().take(from), &mut io::sink());
@@ -248,13 +209,7 @@ impl Transport for HttpMirror<'_> {
 
 /// The first byte of `bytes FIRST-LAST/LENGTH` (RFC 9110 section 14.4).
 fn range_start(value: &str) -> Option<u64> {
-    value
-        .strip_prefix("bytes ")?
-        .split_once('-')?
-        .0
-        .trim()
-        .parse()
-        .ok()
+    value.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
 /// ureq's error in one line, without what only a programmer understands.
@@ -274,13 +229,7 @@ mod tests {
     fn content_range_is_read() {
         assert_eq!(range_start("bytes 10-19/100"), Some(10));
         assert_eq!(range_start("bytes 10-19/*"), Some(10));
-        for bad in [
-            "bytes */100",
-            "10-19/100",
-            "bytes x-19/100",
-            "bytes -1-19/100",
-            "",
-        ] {
+        for bad in ["bytes */100", "10-19/100", "bytes x-19/100", "bytes -1-19/100", ""] {
             assert_eq!(range_start(bad), None, "{bad}");
         }
     }

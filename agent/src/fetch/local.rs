@@ -23,10 +23,7 @@ pub struct Folder {
 impl Folder {
     /// The mirror in `path`.
     pub fn new(path: &Path) -> Self {
-        Folder {
-            path: path.to_owned(),
-            name: path.display().to_string(),
-        }
+        Folder { path: path.to_owned(), name: path.display().to_string() }
     }
 }
 
@@ -43,10 +40,7 @@ impl Transport for Folder {
         let full = self.path.join(path);
         let open = || {
             let mut file = File::open(&full)?;
-            let Range { from, to } = range.unwrap_or(Range {
-                from: 0,
-                to: u64::MAX,
-            });
+            let Range { from, to } = range.unwrap_or(Range { from: 0, to: u64::MAX });
             file.seek(SeekFrom::Start(from))?;
             Ok(file.take(to - from))
         };
@@ -95,11 +89,7 @@ impl Archive {
                 "make the export again, or copy it again",
             )
         })?;
-        Ok(Archive {
-            file,
-            name: path.display().to_string(),
-            files,
-        })
+        Ok(Archive { file, name: path.display().to_string(), files })
     }
 }
 
@@ -124,9 +114,7 @@ fn list(file: &File, length: u64) -> std::result::Result<BTreeMap<String, (u64, 
             return Err(format!("there is no tar header at byte {at}"));
         }
         let size = header.entry_size().map_err(|e| e.to_string())?;
-        let name = String::from_utf8_lossy(&header.path_bytes())
-            .trim_start_matches("./")
-            .to_owned();
+        let name = String::from_utf8_lossy(&header.path_bytes()).trim_start_matches("./").to_owned();
         let content = at + 512;
         at = size
             .checked_next_multiple_of(512)
@@ -139,9 +127,7 @@ fn list(file: &File, length: u64) -> std::result::Result<BTreeMap<String, (u64, 
             }
             tar::EntryType::Directory => {}
             other => {
-                return Err(format!(
-                    "{name:?} is a {other:?}; an export holds regular files only"
-                ));
+                return Err(format!("{name:?} is a {other:?}; an export holds regular files only"));
             }
         }
         if files.len() > MAX_FILES {
@@ -163,11 +149,7 @@ impl Transport for Archive {
         let (start, length) = *self.files.get(path).ok_or(TransportError::NotFound)?;
         let Range { from, to } = range.unwrap_or(Range { from: 0, to: length });
         let (from, to) = (from.min(length), to.min(length));
-        Ok(Box::new(At {
-            file: &self.file,
-            position: start + from,
-            end: start + to,
-        }))
+        Ok(Box::new(At { file: &self.file, position: start + from, end: start + to }))
     }
 
     fn traffic(&self) -> Traffic {
@@ -188,9 +170,8 @@ struct At<'f> {
 
 impl Read for At<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = buffer
-            .len()
-            .min(usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX));
+        let n =
+            buffer.len().min(usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX));
         let n = self.file.read_at(&mut buffer[..n], self.position)?;
         self.position += n as u64;
         Ok(n)

@@ -87,12 +87,7 @@ enum Stop {
     /// The mirror; trying again or another one may help.
     Mirror(TransportError),
     /// The bytes of this job are wrong.
-    Damage {
-        job: String,
-        digest: Sha256,
-        resumed: bool,
-        why: String,
-    },
+    Damage { job: String, digest: Sha256, resumed: bool, why: String },
     /// This machine; trying again does not help.
     Here(Error),
 }
@@ -116,14 +111,7 @@ impl Fetcher<'_> {
             let partial = self.store.partial(&digest);
             let have = self.length_of(&partial, length)?;
             let kind = Kind::Plain;
-            Ok(vec![Job {
-                name: remote.to_owned(),
-                digest,
-                from: have,
-                to: length,
-                resumed: have > 0,
-                kind,
-            }])
+            Ok(vec![Job { name: remote.to_owned(), digest, from: have, to: length, resumed: have > 0, kind }])
         })
     }
 
@@ -151,10 +139,7 @@ impl Fetcher<'_> {
             let (have, kind) = match extent.encoding {
                 Encoding::Stored => {
                     let have = self.good_prefix(member)?;
-                    (
-                        index.entry(member).stored_position(have),
-                        Kind::Stored(index, member),
-                    )
+                    (index.entry(member).stored_position(have), Kind::Stored(index, member))
                 }
                 Encoding::Deflate => (
                     self.length_of(&self.store.encoded(&member.sha256), extent.length)?,
@@ -178,11 +163,7 @@ impl Fetcher<'_> {
     fn until_done<'m>(&self, remote: &str, missing: &mut dyn FnMut() -> Result<Vec<Job<'m>>>) -> Result<()> {
         let mut set_aside = vec![false; self.mirrors.len()];
         let mut forgiven: BTreeSet<Sha256> = BTreeSet::new();
-        let mut last = Error::new(
-            Exit::Config,
-            "no mirror is configured",
-            "set [repository] mirrors",
-        );
+        let mut last = Error::new(Exit::Config, "no mirror is configured", "set [repository] mirrors");
         let mut failures = vec![0u32; self.mirrors.len()];
         let mut missing_before = u64::MAX;
         loop {
@@ -210,38 +191,21 @@ impl Fetcher<'_> {
                             failures[chosen] = TRIES;
                             Duration::ZERO
                         }
-                        TransportError::Failed {
-                            retry_after: Some(wait),
-                            ..
-                        } if *wait > MAX_RETRY_AFTER => {
+                        TransportError::Failed { retry_after: Some(wait), .. } if *wait > MAX_RETRY_AFTER => {
                             failures[chosen] = TRIES;
                             Duration::ZERO
                         }
-                        TransportError::Failed {
-                            retry_after: Some(wait),
-                            ..
-                        } => *wait,
+                        TransportError::Failed { retry_after: Some(wait), .. } => *wait,
                         TransportError::Failed { .. } => PAUSE * 2u32.pow(failures[chosen] - 1),
                     };
                     log::warn!("{}: {error}", mirror.name());
-                    last = Error::deferred(format!(
-                        "{remote} is not complete yet: {}: {error}",
-                        mirror.name()
-                    ));
-                    if failures
-                        .iter()
-                        .zip(&set_aside)
-                        .any(|(f, aside)| *f < TRIES && !aside)
-                    {
+                    last =
+                        Error::deferred(format!("{remote} is not complete yet: {}: {error}", mirror.name()));
+                    if failures.iter().zip(&set_aside).any(|(f, aside)| *f < TRIES && !aside) {
                         self.clock.sleep(wait);
                     }
                 }
-                Err(Stop::Damage {
-                    job,
-                    digest,
-                    resumed,
-                    why,
-                }) => {
+                Err(Stop::Damage { job, digest, resumed, why }) => {
                     log::error!("{}: {job}: {why}", mirror.name());
                     last = Error::new(
                         Exit::Integrity,
@@ -282,10 +246,7 @@ impl Fetcher<'_> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Ok(());
         };
-        let range = Range {
-            from: first.from,
-            to: last.to,
-        };
+        let range = Range { from: first.from, to: last.to };
         let mut position = range.from;
         // Nothing to ask for when all bytes are here and only the name is missing.
         let reader: Box<dyn Read> = if range.from < range.to {
@@ -293,11 +254,8 @@ impl Fetcher<'_> {
         } else {
             Box::new(std::io::empty())
         };
-        let reader: Box<dyn Read> = if mirror.is_remote() {
-            Box::new(self.throttle.reader(reader))
-        } else {
-            reader
-        };
+        let reader: Box<dyn Read> =
+            if mirror.is_remote() { Box::new(self.throttle.reader(reader)) } else { reader };
         let mut reader = reader;
         let mut buffer = vec![0; CHUNK];
         for job in run {
@@ -305,9 +263,7 @@ impl Fetcher<'_> {
             while position < job.to {
                 // Up to the job's first byte: the gap between neighbours. Then up to its last.
                 let end = if position < job.from { job.from } else { job.to };
-                let wanted = buffer
-                    .len()
-                    .min(usize::try_from(end - position).unwrap_or(usize::MAX));
+                let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(usize::MAX));
                 let n = reader
                     .read(&mut buffer[..wanted])
                     .map_err(|e| Stop::Mirror(TransportError::failed(format!("{remote}: {e}"))))?;
@@ -363,8 +319,7 @@ impl Fetcher<'_> {
                 self.store.finish(&writer.file, &writer.path, &job.digest)?;
             }
             Kind::Deflated(index, member) => {
-                self.inflate(index, member, &writer.path)
-                    .map_err(|e| self.stop(job, e))?;
+                self.inflate(index, member, &writer.path).map_err(|e| self.stop(job, e))?;
                 host::file::remove(&writer.path).map_err(Error::from)?;
             }
         }
@@ -386,10 +341,7 @@ impl Fetcher<'_> {
         let mut decoder = Decoder::new(index.entry(member), Encoding::Deflate);
         let mut buffer = vec![0; CHUNK];
         loop {
-            match input
-                .read(&mut buffer)
-                .map_err(|e| WriteError::Here(Error::file(encoded, &e)))?
-            {
+            match input.read(&mut buffer).map_err(|e| WriteError::Here(Error::file(encoded, &e)))? {
                 0 => break,
                 n => decoder
                     .push(&buffer[..n], &mut |content| out.write_all(content))
@@ -400,9 +352,7 @@ impl Fetcher<'_> {
         if digest != member.sha256 {
             return Err(WriteError::Damage(format!("its sha256 is {digest}")));
         }
-        self.store
-            .finish(&out, &partial, &digest)
-            .map_err(WriteError::Here)
+        self.store.finish(&out, &partial, &digest).map_err(WriteError::Here)
     }
 
     /// Turns an error in a job's bytes into the reason to stop, and drops what cannot be used.
@@ -420,12 +370,9 @@ impl Fetcher<'_> {
                 };
                 match dropped {
                     Err(error) => Stop::Here(error),
-                    Ok(()) => Stop::Damage {
-                        job: job.name.clone(),
-                        digest: job.digest,
-                        resumed: job.resumed,
-                        why,
-                    },
+                    Ok(()) => {
+                        Stop::Damage { job: job.name.clone(), digest: job.digest, resumed: job.resumed, why }
+                    }
                 }
             }
         }
@@ -449,11 +396,7 @@ impl Fetcher<'_> {
             return Ok(have);
         }
         let good = good_blocks(&path, member, have).map_err(|e| Error::file(&path, &e))?;
-        if good < have {
-            truncate(&path, good).map(|()| good)
-        } else {
-            Ok(have)
-        }
+        if good < have { truncate(&path, good).map(|()| good) } else { Ok(have) }
     }
 
     /// Keeps only whole blocks that are right.
@@ -484,15 +427,12 @@ fn good_blocks(path: &PathBuf, member: &Member, have: u64) -> std::io::Result<u6
 
 fn truncate(path: &PathBuf, length: u64) -> Result<()> {
     let file = File::options().write(true).open(path);
-    file.and_then(|f| f.set_len(length))
-        .map_err(|e| Error::file(path, &e))
+    file.and_then(|f| f.set_len(length)).map_err(|e| Error::file(path, &e))
 }
 
 fn digest_of(path: &PathBuf) -> Result<Sha256> {
     let digest = File::open(path).and_then(|mut f| Sha256::of_reader(&mut f));
-    digest
-        .map(|(digest, _)| digest)
-        .map_err(|e| Error::file(path, &e))
+    digest.map(|(digest, _)| digest).map_err(|e| Error::file(path, &e))
 }
 
 /// Where a job's bytes go.
@@ -527,15 +467,11 @@ impl Writer {
             Some(decoder) => decoder
                 .push(bytes, &mut |content| file.write_all(content))
                 .map_err(|e| WriteError::from_decoder(e, path))?,
-            None => file
-                .write_all(bytes)
-                .map_err(|e| WriteError::Here(Error::file(path, &e)))?,
+            None => file.write_all(bytes).map_err(|e| WriteError::Here(Error::file(path, &e)))?,
         }
         self.unsynced += bytes.len() as u64;
         if self.unsynced >= SYNC_EVERY {
-            self.file
-                .sync_data()
-                .map_err(|e| WriteError::Here(Error::file(&self.path, &e)))?;
+            self.file.sync_data().map_err(|e| WriteError::Here(Error::file(&self.path, &e)))?;
             self.unsynced = 0;
         }
         Ok(())

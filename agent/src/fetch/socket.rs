@@ -59,11 +59,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
                         details.config.output_buffer_size(),
                     );
                     let received = self.received.clone();
-                    return Ok(Some(Either::B(Socket {
-                        stream,
-                        buffers,
-                        received,
-                    })));
+                    return Ok(Some(Either::B(Socket { stream, buffers, received })));
                 }
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => last = Error::Timeout(Timeout::Connect),
                 Err(e) => last = Error::Io(e),
@@ -75,20 +71,12 @@ impl<In: Transport> Connector<In> for SocketConnector {
 
 /// Connects with the receive buffer set beforehand, as tcp(7) wants it. `milliseconds` of 0: the kernel's own timeout.
 fn connect(addr: SocketAddr, milliseconds: i64, receive_buffer: usize) -> io::Result<TcpStream> {
-    let family = if addr.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // The kernel doubles the value to account for its own overhead (socket(7)).
     setsockopt(&fd, sockopt::RcvBuf, &(receive_buffer / 2))?;
     // The send timeout is also that of connect(2), which then fails with EINPROGRESS (socket(7)).
-    setsockopt(
-        &fd,
-        sockopt::SendTimeout,
-        &TimeVal::milliseconds(milliseconds.max(0)),
-    )?;
+    setsockopt(&fd, sockopt::SendTimeout, &TimeVal::milliseconds(milliseconds.max(0)))?;
     match socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(addr)) {
         Ok(()) => {}
         Err(nix::errno::Errno::EINPROGRESS) => return Err(io::ErrorKind::TimedOut.into()),
@@ -141,10 +129,7 @@ impl Transport for Socket {
 
     fn is_open(&mut self) -> bool {
         // Bytes that nobody asked for, or the end: either way this connection is of no use any more.
-        let probe = self
-            .stream
-            .set_nonblocking(true)
-            .and_then(|()| (&self.stream).read(&mut [0]));
+        let probe = self.stream.set_nonblocking(true).and_then(|()| (&self.stream).read(&mut [0]));
         let quiet = matches!(&probe, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
         quiet && self.stream.set_nonblocking(false).is_ok()
     }

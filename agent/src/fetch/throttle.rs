@@ -25,19 +25,12 @@ pub struct Throttle<'c> {
 impl<'c> Throttle<'c> {
     /// A throttle of `rate` bytes a second.
     pub fn new(clock: &'c dyn Clock, rate: Option<u64>) -> Self {
-        Throttle {
-            clock,
-            rate,
-            due: RefCell::new(Duration::ZERO),
-        }
+        Throttle { clock, rate, due: RefCell::new(Duration::ZERO) }
     }
 
     /// `reader`, slowed down.
     pub fn reader<'t, R: Read>(&'t self, reader: R) -> Throttled<'t, 'c, R> {
-        Throttled {
-            throttle: self,
-            reader,
-        }
+        Throttled { throttle: self, reader }
     }
 
     /// How many bytes may be read in one call.
@@ -131,11 +124,7 @@ mod tests {
                     .last()
                     .unwrap()
                     .1;
-                assert!(
-                    upto - before <= rate * 10 * 105 / 100,
-                    "{rate}: {} in 10 s",
-                    upto - before
-                );
+                assert!(upto - before <= rate * 10 * 105 / 100, "{rate}: {} in 10 s", upto - before);
             }
             assert!(total >= rate * 53 * 95 / 100, "{rate}: {total}");
         }
@@ -145,13 +134,7 @@ mod tests {
     fn no_cap_reads_as_asked() {
         let clock = TestClock(Mutex::new(Duration::ZERO));
         let mut buffer = vec![0; 100_000];
-        assert_eq!(
-            Throttle::new(&clock, None)
-                .reader(io::repeat(0))
-                .read(&mut buffer)
-                .unwrap(),
-            100_000
-        );
+        assert_eq!(Throttle::new(&clock, None).reader(io::repeat(0)).read(&mut buffer).unwrap(), 100_000);
         assert_eq!(clock.instant(), Duration::ZERO);
     }
 }

@@ -39,10 +39,7 @@ pub enum TransportError {
 impl TransportError {
     /// Failed, without a wish about when to come again.
     pub fn failed(why: impl fmt::Display) -> Self {
-        TransportError::Failed {
-            why: why.to_string(),
-            retry_after: None,
-        }
+        TransportError::Failed { why: why.to_string(), retry_after: None }
     }
 }
 
@@ -89,9 +86,5 @@ pub fn read_all(
         .take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|e: io::Error| TransportError::failed(e))?;
-    Ok(if bytes.len() as u64 > limit {
-        Err(limit)
-    } else {
-        Ok(bytes)
-    })
+    Ok(if bytes.len() as u64 > limit { Err(limit) } else { Ok(bytes) })
 }

@@ -41,9 +41,7 @@ impl Apt {
     /// If there is no dpkg that works.
     pub fn architecture(root: &Path) -> Result<String> {
         let command = in_root(root, Command::new("dpkg").arg("--print-architecture"), false);
-        let output = command
-            .output()
-            .map_err(|e| Error::new(Exit::Config, e, "set [node] variant"))?;
+        let output = command.output().map_err(|e| Error::new(Exit::Config, e, "set [node] variant"))?;
         Ok(output.stdout.trim().to_owned())
     }
 
@@ -62,9 +60,8 @@ impl Apt {
         let lists = scratch.join("lists");
         host::file::make_folder(&lists.join("partial"), 0o755)?;
         host::file::make_folder(&scratch.join("cache/archives/partial"), 0o755)?;
-        let source = self
-            .renderer
-            .render("sources.list", minijinja::context! { path => self.inside(repo) })?;
+        let source =
+            self.renderer.render("sources.list", minijinja::context! { path => self.inside(repo) })?;
         let list = scratch.join("sources.list");
         host::file::replace(&list, source.as_bytes(), 0o644)?;
         let options = [
@@ -90,9 +87,7 @@ impl Apt {
     /// Reads the repository's metadata into `scratch`.
     fn update(&self, repo: &Path, scratch: &Path) -> Result<()> {
         host::file::remove(&scratch.join("lists"))?;
-        let command = self
-            .apt_get(repo, scratch)?
-            .args(["-o", "Debug::NoLocking=true", "update"]);
+        let command = self.apt_get(repo, scratch)?.args(["-o", "Debug::NoLocking=true", "update"]);
         command.output().map(|_| ()).map_err(|e| explain(&e))
     }
 }
@@ -101,10 +96,7 @@ impl Apt {
 fn in_root(root: &Path, command: Command, no_network: bool) -> Command {
     let other_root = (root != Path::new("/")).then(|| root.to_owned());
     if other_root.is_some() || no_network {
-        command.isolated(Isolation {
-            no_network,
-            root: other_root,
-        })
+        command.isolated(Isolation { no_network, root: other_root })
     } else {
         command
     }
@@ -131,11 +123,7 @@ fn explain(error: &CommandError) -> Error {
         );
     }
     if stderr.contains("No space left on device") || stderr.contains("enough free space") {
-        return Error::new(
-            Exit::Deferred,
-            error,
-            "free some space; it is tried again by itself",
-        );
+        return Error::new(Exit::Deferred, error, "free some space; it is tried again by itself");
     }
     if stderr.contains("dpkg was interrupted") || stderr.contains("Unmet dependencies") {
         return Error::new(
@@ -144,39 +132,26 @@ fn explain(error: &CommandError) -> Error {
             "the node's own packages are broken: run `dpkg --configure -a` and `apt-get -f install`",
         );
     }
-    Error::new(
-        Exit::InstallFailed,
-        error,
-        "see /var/log/apt/term.log and /var/log/dpkg.log on the node",
-    )
+    Error::new(Exit::InstallFailed, error, "see /var/log/apt/term.log and /var/log/dpkg.log on the node")
 }
 
 impl PackageManager for Apt {
     fn inventory(&self) -> Result<Inventory> {
         let format = "${Package}\\t${Architecture}\\t${Version}\\t${db:Status-Status}\\n";
-        let output = self
-            .command("dpkg-query")
-            .args(["-W", "-f", format])
-            .output()
-            .map_err(|e| explain(&e))?;
+        let output =
+            self.command("dpkg-query").args(["-W", "-f", format]).output().map_err(|e| explain(&e))?;
         Ok(parse_inventory(&output.stdout))
     }
 
     fn fingerprint(&self) -> Result<Sha256> {
         let mut hasher = Hasher::new();
-        for path in [
-            "var/lib/dpkg/status",
-            "var/lib/apt/extended_states",
-            "etc/apt/preferences",
-            "etc/apt/apt.conf",
-        ] {
+        for path in
+            ["var/lib/dpkg/status", "var/lib/apt/extended_states", "etc/apt/preferences", "etc/apt/apt.conf"]
+        {
             hash_file(&mut hasher, &self.root.join(path));
         }
         for folder in ["etc/apt/preferences.d", "etc/apt/apt.conf.d"] {
-            let entries = std::fs::read_dir(self.root.join(folder))
-                .into_iter()
-                .flatten()
-                .flatten();
+            let entries = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
             let mut files: Vec<PathBuf> = entries.map(|e| e.path()).collect();
             files.sort();
             files.iter().for_each(|file| hash_file(&mut hasher, file));
@@ -186,28 +161,17 @@ impl PackageManager for Apt {
 
     fn resolve(&self, repo: &Path, scratch: &Path) -> Result<Resolution> {
         self.update(repo, scratch)?;
-        let apt = self
-            .apt_get(repo, scratch)?
-            .args(["-o", "Debug::NoLocking=true", "-y"]);
+        let apt = self.apt_get(repo, scratch)?.args(["-o", "Debug::NoLocking=true", "-y"]);
         // A plan that cannot be made is a deferral: nothing was touched.
         let defer = |e: CommandError| {
             let error = explain(&e);
             if error.exit == Exit::InstallFailed {
-                Error::new(
-                    Exit::Deferred,
-                    e,
-                    "apt cannot plan on this node; see `apt-get check`",
-                )
+                Error::new(Exit::Deferred, e, "apt cannot plan on this node; see `apt-get check`")
             } else {
                 error
             }
         };
-        let simulated = apt
-            .clone()
-            .arg("--simulate")
-            .args(UPGRADE)
-            .output()
-            .map_err(defer)?;
+        let simulated = apt.clone().arg("--simulate").args(UPGRADE).output().map_err(defer)?;
         let uris = apt.arg("--print-uris").args(UPGRADE).output().map_err(defer)?;
         let held = self
             .command("dpkg-query")
@@ -215,11 +179,8 @@ impl PackageManager for Apt {
             .output()
             .map_err(defer)?;
         let mut resolution = parse_simulation(&simulated.stdout).map_err(Error::deferred)?;
-        let is_held = |name: &str| {
-            held.stdout
-                .lines()
-                .any(|line| line.split_once('\t') == Some((name, "hold")))
-        };
+        let is_held =
+            |name: &str| held.stdout.lines().any(|line| line.split_once('\t') == Some((name, "hold")));
         for name in &mut resolution.kept_back {
             let reason = if is_held(name.split(':').next().unwrap_or(name)) {
                 "held by the operator"
@@ -242,17 +203,8 @@ impl PackageManager for Apt {
     }
 
     fn audit(&self) -> Result<Vec<String>> {
-        let output = self
-            .command("dpkg")
-            .arg("--audit")
-            .output()
-            .map_err(|e| explain(&e))?;
-        Ok(output
-            .stdout
-            .lines()
-            .filter(|l| l.starts_with(' '))
-            .map(|l| l.trim().to_owned())
-            .collect())
+        let output = self.command("dpkg").arg("--audit").output().map_err(|e| explain(&e))?;
+        Ok(output.stdout.lines().filter(|l| l.starts_with(' ')).map(|l| l.trim().to_owned()).collect())
     }
 
     fn repair(&self) -> Result<()> {
@@ -268,12 +220,7 @@ impl PackageManager for Apt {
             .arg("-o")
             .arg(format!("DPkg::Lock::Timeout={}", self.lock_timeout.as_secs()))
             // The operator's edits stay, and nobody is asked.
-            .args([
-                "-o",
-                "Dpkg::Options::=--force-confdef",
-                "-o",
-                "Dpkg::Options::=--force-confold",
-            ])
+            .args(["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"])
             .args(["-y", "--no-remove"])
             .args(UPGRADE);
         let command = in_root(&self.root, noninteractive(command), !self.allow_network);
@@ -318,13 +265,7 @@ fn parse_inventory(text: &str) -> Inventory {
             (fields.next(), fields.next(), fields.next(), fields.next())
             && !matches!(status, "not-installed" | "config-files")
         {
-            packages.insert(
-                PackageId {
-                    name: name.to_owned(),
-                    arch: arch.to_owned(),
-                },
-                version.to_owned(),
-            );
+            packages.insert(PackageId { name: name.to_owned(), arch: arch.to_owned() }, version.to_owned());
         }
     }
     Inventory(packages)
@@ -336,9 +277,7 @@ fn parse_simulation(text: &str) -> std::result::Result<Resolution, String> {
     let mut in_kept_back = false;
     for line in text.lines() {
         if in_kept_back && line.starts_with(' ') {
-            resolution
-                .kept_back
-                .extend(line.split_whitespace().map(str::to_owned));
+            resolution.kept_back.extend(line.split_whitespace().map(str::to_owned));
             continue;
         }
         in_kept_back = line.starts_with("The following packages have been kept back");
@@ -348,15 +287,11 @@ fn parse_simulation(text: &str) -> std::result::Result<Resolution, String> {
                     .ok_or_else(|| format!("apt-get wrote a line that is not understood: {line:?}"))?,
             );
         } else if line.starts_with("Remv ") {
-            return Err(format!(
-                "apt-get would remove a package, which is never done here: {line:?}"
-            ));
+            return Err(format!("apt-get would remove a package, which is never done here: {line:?}"));
         }
     }
     // apt may order the same package twice; and it says `all` packages' architecture as such.
-    resolution
-        .changes
-        .sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
+    resolution.changes.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
     resolution.changes.dedup();
     Ok(resolution)
 }
@@ -374,12 +309,7 @@ fn parse_inst(rest: &str) -> Option<PackageChange> {
     let to = inner.split(' ').next()?.to_owned();
     let arch = inner.rsplit_once('[')?.1.strip_suffix(']')?.to_owned();
     let name = name.split(':').next()?.to_owned();
-    Some(PackageChange {
-        name,
-        arch,
-        from,
-        to: Some(to),
-    })
+    Some(PackageChange { name, arch, from, to: Some(to) })
 }
 
 /// Space that `changes` take: what they grow by, and room for the largest beside its old version while it is unpacked.
@@ -393,19 +323,13 @@ fn disk_bytes(changes: &[PackageChange], offered: &str, installed: &str) -> u64 
     let wanted: BTreeMap<(&str, &str, &str), String> = changes
         .iter()
         .filter_map(|c| {
-            Some((
-                (c.name.as_str(), c.arch.as_str(), c.to.as_deref()?),
-                format!("{}:{}", c.name, c.arch),
-            ))
+            Some(((c.name.as_str(), c.arch.as_str(), c.to.as_deref()?), format!("{}:{}", c.name, c.arch)))
         })
         .collect();
     let (mut growth, mut largest) = (0u64, 0u64);
     for stanza in offered.split("\n\n") {
         let field = |name: &str| {
-            stanza
-                .lines()
-                .find_map(|l| l.strip_prefix(name)?.strip_prefix(": "))
-                .unwrap_or_default()
+            stanza.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_default()
         };
         if let Some(id) = wanted.get(&(field("Package"), field("Architecture"), field("Version"))) {
             let new: u64 = field("Installed-Size").parse().unwrap_or(0);
@@ -420,10 +344,7 @@ fn disk_bytes(changes: &[PackageChange], offered: &str, installed: &str) -> u64 
 /// architecture together are what identifies it.
 fn split_architecture_changes(changes: Vec<PackageChange>, inventory: &Inventory) -> Vec<PackageChange> {
     let has = |name: &str, arch: &str| {
-        inventory.0.contains_key(&PackageId {
-            name: name.to_owned(),
-            arch: arch.to_owned(),
-        })
+        inventory.0.contains_key(&PackageId { name: name.to_owned(), arch: arch.to_owned() })
     };
     let mut out = Vec::new();
     for change in changes {
@@ -434,11 +355,7 @@ fn split_architecture_changes(changes: Vec<PackageChange>, inventory: &Inventory
             .find(|id| moved && id.name == change.name && (id.arch == "all" || change.arch == "all"));
         match old {
             Some(old) => {
-                out.push(PackageChange {
-                    arch: old.arch.clone(),
-                    to: None,
-                    ..change.clone()
-                });
+                out.push(PackageChange { arch: old.arch.clone(), to: None, ..change.clone() });
                 out.push(PackageChange { from: None, ..change });
             }
             None => out.push(change),
@@ -452,9 +369,7 @@ fn parse_uris(text: &str) -> std::result::Result<Vec<Sha256>, String> {
     let lines = text.lines().filter(|line| line.starts_with('\''));
     lines
         .map(|line| {
-            let digest = line
-                .rsplit_once(" SHA256:")
-                .and_then(|(_, digest)| digest.trim().parse().ok());
+            let digest = line.rsplit_once(" SHA256:").and_then(|(_, digest)| digest.trim().parse().ok());
             digest.ok_or_else(|| format!("apt-get wrote a line without a SHA-256: {line:?}"))
         })
         .collect()
@@ -504,10 +419,7 @@ mod tests {
             to: Some("2".into()),
         };
         let changes = split_architecture_changes(vec![change], &before);
-        assert_eq!(
-            before.after(&changes),
-            parse_inventory("a\tamd64\t2\tinstalled\n")
-        );
+        assert_eq!(before.after(&changes), parse_inventory("a\tamd64\t2\tinstalled\n"));
     }
 
     #[test]

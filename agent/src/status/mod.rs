@@ -23,16 +23,11 @@ pub fn load(node: &Node) -> NodeStatus {
         .ok()
         .flatten()
         .and_then(|bytes| {
-            NodeStatus::parse(&bytes)
-                .map_err(|e| log::warn!("status.json is begun anew: {e}"))
-                .ok()
+            NodeStatus::parse(&bytes).map_err(|e| log::warn!("status.json is begun anew: {e}")).ok()
         })
         .unwrap_or_else(|| empty(node));
     // Who this is comes from the configuration, not from the past.
-    status.metadata = Metadata {
-        name: node.id.clone(),
-        labels: node.settings.labels.clone(),
-    };
+    status.metadata = Metadata { name: node.id.clone(), labels: node.settings.labels.clone() };
     status.status.variant = node.variant.clone();
     status.status.agent_version = env!("CARGO_PKG_VERSION").into();
     status
@@ -42,10 +37,7 @@ fn empty(node: &Node) -> NodeStatus {
     NodeStatus {
         api_version: API_VERSION.into(),
         kind: KIND.into(),
-        metadata: Metadata {
-            name: node.id.clone(),
-            labels: node.settings.labels.clone(),
-        },
+        metadata: Metadata { name: node.id.clone(), labels: node.settings.labels.clone() },
         status: Status {
             updated_at: node.now(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
@@ -73,10 +65,9 @@ pub fn save(node: &Node, status: &mut NodeStatus) -> Result<()> {
     status.status.reports_queued = crate::report::queued(node);
     let json = serde_json::to_vec_pretty(status).map_err(|e| Error::io("status", &e.into()))?;
     let metrics = prometheus::render(status);
-    for (path, bytes) in [
-        (path(node), json.as_slice()),
-        (node.state().join("prestage.prom"), metrics.as_bytes()),
-    ] {
+    for (path, bytes) in
+        [(path(node), json.as_slice()), (node.state().join("prestage.prom"), metrics.as_bytes())]
+    {
         host::file::replace(&path, bytes, 0o644)?;
         // What root writes must stay replaceable by the fetch step's user.
         host::file::give_to_owner_of(&path, &node.fetched(""))?;
@@ -97,10 +88,7 @@ pub fn text(node: &Node, status: &NodeStatus) -> Result<String> {
     if let serde_json::Value::Object(fields) = value {
         values.extend(fields);
     }
-    node.renderer().render(
-        "status.txt",
-        minijinja::Value::from(minijinja::value::Serde(values)),
-    )
+    node.renderer().render("status.txt", minijinja::Value::from(minijinja::value::Serde(values)))
 }
 
 /// One line for a step that ended.

@@ -21,35 +21,15 @@ pub fn render(status: &NodeStatus) -> String {
     out.sample("prestage_info", &info, 1);
     out.family("prestage_state", "gauge", "1 for the state that the node is in.");
     for state in State::ALL {
-        out.sample(
-            "prestage_state",
-            &format!("state=\"{}\"", word(state)),
-            u64::from(state == s.state),
-        );
+        out.sample("prestage_state", &format!("state=\"{}\"", word(state)), u64::from(state == s.state));
     }
-    out.family(
-        "prestage_updated_timestamp_seconds",
-        "gauge",
-        "When the agent last wrote its status.",
-    );
+    out.family("prestage_updated_timestamp_seconds", "gauge", "When the agent last wrote its status.");
     out.sample("prestage_updated_timestamp_seconds", "", s.updated_at.0);
-    out.family(
-        "prestage_quarantined_bundles",
-        "gauge",
-        "Bundles that the node refuses.",
-    );
+    out.family("prestage_quarantined_bundles", "gauge", "Bundles that the node refuses.");
     out.sample("prestage_quarantined_bundles", "", s.quarantine.len());
-    out.family(
-        "prestage_reports_queued",
-        "gauge",
-        "Reports that the centre has not accepted yet.",
-    );
+    out.family("prestage_reports_queued", "gauge", "Reports that the centre has not accepted yet.");
     out.sample("prestage_reports_queued", "", s.reports_queued);
-    out.family(
-        "prestage_reboot_required",
-        "gauge",
-        "Whether the distribution asks for a reboot.",
-    );
+    out.family("prestage_reboot_required", "gauge", "Whether the distribution asks for a reboot.");
     out.sample("prestage_reboot_required", "", u64::from(s.reboot_required));
     if let Some(expires) = s.metadata_expires {
         out.family(
@@ -64,26 +44,16 @@ pub fn render(status: &NodeStatus) -> String {
         .filter_map(|(n, s)| Some((*n, s.as_ref()?)))
         .collect();
     let families: [(&str, &str, StepValue); 4] = [
-        (
-            "prestage_last_step_timestamp_seconds",
-            "When the step last ended.",
-            |s| s.at.0,
-        ),
-        (
-            "prestage_last_step_exit_code",
-            "The exit code that the step last ended with.",
-            |s| s.exit_code.into(),
-        ),
-        (
-            "prestage_last_step_duration_seconds",
-            "How long the step took.",
-            |s| i64::try_from(s.seconds).unwrap_or(i64::MAX),
-        ),
-        (
-            "prestage_last_step_received_bytes",
-            "Bytes that came over the network in the step.",
-            |s| i64::try_from(s.bytes_received).unwrap_or(i64::MAX),
-        ),
+        ("prestage_last_step_timestamp_seconds", "When the step last ended.", |s| s.at.0),
+        ("prestage_last_step_exit_code", "The exit code that the step last ended with.", |s| {
+            s.exit_code.into()
+        }),
+        ("prestage_last_step_duration_seconds", "How long the step took.", |s| {
+            i64::try_from(s.seconds).unwrap_or(i64::MAX)
+        }),
+        ("prestage_last_step_received_bytes", "Bytes that came over the network in the step.", |s| {
+            i64::try_from(s.bytes_received).unwrap_or(i64::MAX)
+        }),
     ];
     for (name, help, value) in families {
         out.family(name, "gauge", help);
@@ -94,17 +64,9 @@ pub fn render(status: &NodeStatus) -> String {
     if let Some(plan) = &s.plan {
         out.family("prestage_plan_packages", "gauge", "Packages that will change.");
         out.sample("prestage_plan_packages", "", plan.packages);
-        out.family(
-            "prestage_plan_needed_bytes",
-            "gauge",
-            "Size of the packages that this node needs.",
-        );
+        out.family("prestage_plan_needed_bytes", "gauge", "Size of the packages that this node needs.");
         out.sample("prestage_plan_needed_bytes", "", plan.bytes_needed);
-        out.family(
-            "prestage_plan_present_bytes",
-            "gauge",
-            "Of these, already here and verified.",
-        );
+        out.family("prestage_plan_present_bytes", "gauge", "Of these, already here and verified.");
         out.sample("prestage_plan_present_bytes", "", plan.bytes_present);
     }
     if let Some(installed) = &s.installed {
@@ -129,27 +91,18 @@ impl Metrics {
     }
 
     fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        let labels = if labels.is_empty() {
-            String::new()
-        } else {
-            format!("{{{labels}}}")
-        };
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
         let _ = writeln!(self.0, "{name}{labels} {value}");
     }
 }
 
 /// The word that status.json uses.
 fn word(state: State) -> String {
-    serde_json::to_value(state)
-        .ok()
-        .and_then(|v| v.as_str().map(str::to_owned))
-        .unwrap_or_default()
+    serde_json::to_value(state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]

@@ -20,30 +20,18 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Deferred, with the hook and the end of its stderr, at the first that fails.
 pub fn run_hooks(node: &Node, phase: &str, bundle: &str) -> Result<()> {
     let folder = Path::new("etc/prestage/hooks.d").join(phase);
-    let entries = std::fs::read_dir(node.root.join(&folder))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut names: Vec<_> = entries
-        .map(|e| e.file_name())
-        .filter(|n| !n.to_string_lossy().starts_with('.'))
-        .collect();
+    let entries = std::fs::read_dir(node.root.join(&folder)).into_iter().flatten().flatten();
+    let mut names: Vec<_> =
+        entries.map(|e| e.file_name()).filter(|n| !n.to_string_lossy().starts_with('.')).collect();
     names.sort();
     for name in names {
         let hook = Path::new("/").join(&folder).join(name);
         log::debug!("hook {}", hook.display());
-        let mut command = Command::new(&hook)
-            .env("PRESTAGE_PHASE", phase)
-            .env("PRESTAGE_BUNDLE", bundle);
+        let mut command = Command::new(&hook).env("PRESTAGE_PHASE", phase).env("PRESTAGE_BUNDLE", bundle);
         if node.root != Path::new("/") {
-            command = command.isolated(Isolation {
-                no_network: false,
-                root: Some(node.root.clone()),
-            });
+            command = command.isolated(Isolation { no_network: false, root: Some(node.root.clone()) });
         }
-        command
-            .output()
-            .map_err(|e| Error::deferred(format!("hook {e}")))?;
+        command.output().map_err(|e| Error::deferred(format!("hook {e}")))?;
     }
     Ok(())
 }
@@ -59,9 +47,7 @@ pub fn ask_url(node: &Node, timeout: Duration) -> Result<()> {
     let client = node.client()?;
     let end = node.clock.instant() + timeout;
     loop {
-        let left = end
-            .saturating_sub(node.clock.instant())
-            .max(Duration::from_millis(100));
+        let left = end.saturating_sub(node.clock.instant()).max(Duration::from_millis(100));
         let answer = match client.status(url, left) {
             Ok(status) if (200..300).contains(&status) => return Ok(()),
             Ok(status) => format!("it answered {status}"),

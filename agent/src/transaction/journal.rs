@@ -76,10 +76,9 @@ impl Journal {
             return Ok(None);
         };
         match serde_json::from_slice::<Journal>(&bytes) {
-            Ok(journal) if journal.version == VERSION => Ok(Some(Journal {
-                path: path.to_owned(),
-                ..journal
-            })),
+            Ok(journal) if journal.version == VERSION => {
+                Ok(Some(Journal { path: path.to_owned(), ..journal }))
+            }
             other => {
                 let why = other.map_or_else(|e| e.to_string(), |j| format!("it has version {}", j.version));
                 log::error!("{} cannot be read ({why}); it is kept as .broken", path.display());

@@ -98,11 +98,7 @@ impl Transaction<'_> {
     /// The inventory is the planned one and no package is half configured.
     fn prove(&self, journal: &Journal) -> Result<()> {
         let fail = |what: String| {
-            Err(Error::new(
-                Exit::InstallFailed,
-                what,
-                "see /var/log/apt/term.log on the node",
-            ))
+            Err(Error::new(Exit::InstallFailed, what, "see /var/log/apt/term.log on the node"))
         };
         let expected = self.before.after(&journal.changes);
         let wrong = expected.changes_to(&self.packages.inventory()?);
@@ -118,10 +114,9 @@ impl Transaction<'_> {
         }
         match self.packages.audit()?.as_slice() {
             [] => Ok(()),
-            broken => fail(format!(
-                "after the install these packages are half configured: {}",
-                broken.join("; ")
-            )),
+            broken => {
+                fail(format!("after the install these packages are half configured: {}", broken.join("; ")))
+            }
         }
     }
 
@@ -148,13 +143,11 @@ impl Transaction<'_> {
         let restored = match &journal.restore_point {
             Some(point) => self.restore_points.restore(point),
             None => {
-                if let Err(error) = self.packages.audit().and_then(|broken| {
-                    if broken.is_empty() {
-                        Ok(())
-                    } else {
-                        self.packages.repair()
-                    }
-                }) {
+                if let Err(error) = self
+                    .packages
+                    .audit()
+                    .and_then(|broken| if broken.is_empty() { Ok(()) } else { self.packages.repair() })
+                {
                     log::warn!("transaction {}: {error}", journal.id);
                 }
                 Ok(Restored::Now)
@@ -180,11 +173,7 @@ impl Transaction<'_> {
 /// Deferred, with what is unhealthy.
 pub fn check_baseline(node: &Node) -> Result<()> {
     health::ask_url(node, Duration::from_secs(10)).map_err(|e| {
-        Error::new(
-            Exit::Deferred,
-            format!("the node is not healthy before the install: {e}"),
-            "",
-        )
+        Error::new(Exit::Deferred, format!("the node is not healthy before the install: {e}"), "")
     })
 }
 

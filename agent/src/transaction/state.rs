@@ -114,11 +114,7 @@ pub struct Illegal {
 
 impl fmt::Display for Illegal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the event {:?} cannot happen in the state {:?}",
-            self.event, self.state
-        )
+        write!(f, "the event {:?} cannot happen in the state {:?}", self.event, self.state)
     }
 }
 
@@ -143,11 +139,7 @@ impl State {
     /// If the event cannot happen here.
     pub fn next(self, event: Event) -> Result<State, Illegal> {
         let rolled_back = |cause| State::Finished {
-            end: if cause == Cause::Install {
-                End::Unchanged
-            } else {
-                End::RolledBack
-            },
+            end: if cause == Cause::Install { End::Unchanged } else { End::RolledBack },
         };
         Ok(match (self, event) {
             (State::Staged, Event::Begin) => State::Snapshotting,
@@ -156,20 +148,14 @@ impl State {
             (State::Snapshotting, Event::Failed) => State::Finished { end: End::NotStarted },
             (State::Snapshotted, Event::Begin) => State::Installing,
             (State::Installing, Event::Done) => State::Installed,
-            (State::Installing, Event::Failed) => State::RollingBack {
-                cause: Cause::Install,
-            },
+            (State::Installing, Event::Failed) => State::RollingBack { cause: Cause::Install },
             (State::Installed, Event::Begin) => State::Checking,
             (State::Checking, Event::Done) => State::Committing,
-            (State::Checking, Event::Failed) => State::RollingBack {
-                cause: Cause::HealthCheck,
-            },
+            (State::Checking, Event::Failed) => State::RollingBack { cause: Cause::HealthCheck },
             // What could not be removed is a warning, not a reason to undo a good install.
             (State::Committing, Event::Done | Event::Failed) => State::Finished { end: End::Installed },
             (State::RollingBack { cause }, Event::Done) => rolled_back(cause),
-            (State::RollingBack { .. }, Event::Failed) => State::Finished {
-                end: End::NeedsPerson,
-            },
+            (State::RollingBack { .. }, Event::Failed) => State::Finished { end: End::NeedsPerson },
             (State::RollingBack { cause }, Event::NeedsReboot) => State::AwaitingReboot { cause },
             (State::AwaitingReboot { cause }, Event::Restarted { rebooted: true }) => rolled_back(cause),
             // Everywhere else a restart does the recorded act again. In Installing that means: repair, and go on; going
@@ -212,26 +198,17 @@ mod tests {
         for state in reachable(State::Staged) {
             for rebooted in [false, true] {
                 let restarted = state.next(Event::Restarted { rebooted }).unwrap();
-                let ends = reachable(restarted)
-                    .iter()
-                    .any(|s| matches!(s, State::Finished { .. }));
+                let ends = reachable(restarted).iter().any(|s| matches!(s, State::Finished { .. }));
                 assert!(ends, "{state:?} → {restarted:?} never ends");
             }
-            assert_eq!(
-                state.step() == Step::Stop,
-                matches!(state, State::Finished { .. })
-            );
+            assert_eq!(state.step() == Step::Stop, matches!(state, State::Finished { .. }));
         }
     }
 
     #[test]
     fn an_illegal_event_is_an_error_and_not_a_panic() {
         assert!(State::Staged.next(Event::Done).is_err());
-        assert!(
-            State::Finished { end: End::Installed }
-                .next(Event::Begin)
-                .is_err()
-        );
+        assert!(State::Finished { end: End::Installed }.next(Event::Begin).is_err());
     }
 
     #[test]
