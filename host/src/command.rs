@@ -8,8 +8,11 @@ use std::process::{ExitStatus, Stdio};
 
 use crate::isolation::{Isolation, Seen};
 
-/// How much of a failed program's stderr an error quotes.
-const STDERR_TAIL: usize = 1024;
+/// How much of a failed program's stderr is kept, for whoever knows what to look for in it.
+const STDERR_KEPT: usize = 16 * 1024;
+
+/// How many of its last lines an error quotes.
+const STDERR_QUOTED: usize = 4;
 
 /// How much output [`Command::output`] keeps: a full `dpkg-query` of a large desktop is below 1 MiB.
 const MAX_OUTPUT: u64 = 16 * 1024 * 1024;
@@ -85,9 +88,9 @@ impl fmt::Display for CommandError {
             }
             CommandError::Failed { command, status, stderr } => {
                 write!(f, "{command} ended with {status}")?;
-                let last: Vec<&str> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
-                if !last.is_empty() {
-                    write!(f, ": {}", last.join("; "))?;
+                let lines: Vec<&str> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
+                if !lines.is_empty() {
+                    write!(f, ": {}", lines[lines.len().saturating_sub(STDERR_QUOTED)..].join("; "))?;
                 }
                 Ok(())
             }
@@ -238,7 +241,7 @@ impl Command {
     }
 }
 
-/// Reads a pipe to its end and keeps the last [`STDERR_TAIL`] bytes.
+/// Reads a pipe to its end and keeps the last [`STDERR_KEPT`] bytes.
 fn tail(mut pipe: impl Read) -> String {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
@@ -247,8 +250,8 @@ fn tail(mut pipe: impl Read) -> String {
             break;
         }
         kept.extend_from_slice(&buffer[..n]);
-        if kept.len() > STDERR_TAIL {
-            kept.drain(..kept.len() - STDERR_TAIL);
+        if kept.len() > STDERR_KEPT {
+            kept.drain(..kept.len() - STDERR_KEPT);
         }
     }
     String::from_utf8_lossy(&kept).into_owned()

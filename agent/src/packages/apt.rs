@@ -75,6 +75,8 @@ impl Apt {
             // The rollout is spread by Prestage, not a second time by the archive.
             "APT::Get::Always-Include-Phased-Updates=true".into(),
             "APT::Get::List-Cleanup=false".into(),
+            // Without it --print-uris says no digest for a repository that needs no signature.
+            "Acquire::ForceHash=sha256".into(),
             "Dpkg::Use-Pty=false".into(),
         ];
         let mut command = self.command("apt-get").arg("-q");
@@ -104,35 +106,33 @@ fn in_root(root: &Path, command: Command, no_network: bool) -> Command {
 
 /// What an error of apt or dpkg means for the node.
 fn explain(error: &CommandError) -> Error {
-    let stderr = error.stderr();
-    if matches!(error, CommandError::Isolation { .. }) {
-        return Error::new(
-            Exit::Deferred,
-            error,
-            "nothing was installed: run it as root where namespaces are allowed, or set [install] allow-network = true",
-        );
+    let CommandError::Failed { status, stderr, .. } = error else {
+        let cure = match error {
+            CommandError::Isolation { .. } => {
+                "nothing was installed: run it as root where namespaces are allowed, or set [install] allow-network = true"
+            }
+            _ => "repair this node's apt and dpkg",
+        };
+        return Error::new(Exit::Deferred, error, cure);
+    };
+    let says = |text: &str| stderr.contains(text);
+    let what = format!("the package manager ended with {status}: {}", essence(stderr));
+    if says("Could not get lock") || says("Unable to acquire the dpkg frontend lock") || says("is locked by another process") {
+        Error::new(Exit::Deferred, format!("another package manager is at work: {what}"), "it is tried again by itself")
+    } else if says("No space left on device") || says("enough free space") {
+        Error::new(Exit::Deferred, what, "free some space; it is tried again by itself")
+    } else if says("dpkg was interrupted") || says("Unmet dependencies") {
+        Error::new(Exit::Deferred, what, "the node's own packages are broken: run `dpkg --configure -a` and `apt-get -f install`")
+    } else {
+        Error::new(Exit::InstallFailed, what, "see /var/log/apt/term.log on the node")
     }
-    if stderr.contains("Could not get lock")
-        || stderr.contains("Unable to acquire the dpkg frontend lock")
-        || stderr.contains("is locked by another process")
-    {
-        return Error::new(
-            Exit::Deferred,
-            format!("another package manager holds the lock: {error}"),
-            "it is tried again by itself",
-        );
-    }
-    if stderr.contains("No space left on device") || stderr.contains("enough free space") {
-        return Error::new(Exit::Deferred, error, "free some space; it is tried again by itself");
-    }
-    if stderr.contains("dpkg was interrupted") || stderr.contains("Unmet dependencies") {
-        return Error::new(
-            Exit::Deferred,
-            error,
-            "the node's own packages are broken: run `dpkg --configure -a` and `apt-get -f install`",
-        );
-    }
-    Error::new(Exit::InstallFailed, error, "see /var/log/apt/term.log and /var/log/dpkg.log on the node")
+}
+
+/// The lines of stderr that say what went wrong first: of hundreds that dpkg may write, those that are not consequences.
+fn essence(stderr: &str) -> String {
+    let is_cause = |line: &&str| line.contains("subprocess returned error") || line.starts_with("E: ") || line.contains("No space left");
+    let causes: Vec<&str> = stderr.lines().map(str::trim).filter(is_cause).take(3).collect();
+    if causes.is_empty() { stderr.lines().last().unwrap_or_default().to_owned() } else { causes.join("; ") }
 }
 
 impl PackageManager for Apt {
