@@ -10,9 +10,10 @@ use std::path::Path;
 use format::API_VERSION;
 use format::container::{Encoding, Entry, write_deflated, write_end, write_stored};
 use format::digest::{Hasher, Sha256};
-use format::index::{self, BLOCK, BundleFile, Index, Member, MemberKind, Package, Source};
+use format::index::{self, BundleFile, Index, Member, MemberKind, Package, Source};
 use format::name::{BundleVersion, CycleId, InvalidName, MemberPath};
 
+use crate::blocks::Blocks;
 use crate::collect::{Collected, CollectedPackage, version};
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::local_repo;
@@ -48,10 +49,7 @@ pub fn write(
     let members = write_members(collected, folder, cycle, &mut writer, progress)?;
     write_end(&mut writer).at(what, &aside)?;
     let (length, sha256, buffer) = writer.finish();
-    let file = buffer
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)
-        .at(what, &aside)?;
+    let file = buffer.into_inner().map_err(io::IntoInnerError::into_error).at(what, &aside)?;
     file.sync_all().at(what, &aside)?;
     std::fs::rename(&aside, out.join(BUNDLE)).at(what, &out.join(BUNDLE))?;
 
@@ -97,13 +95,9 @@ fn write_members(
             kind: MemberKind::Metadata,
             size: content.len() as u64,
             sha256,
-            blocks: blocks_of(content),
+            blocks: Blocks::of(content),
             package: None,
-            sources: vec![Source::Whole {
-                offset,
-                length,
-                encoding: Encoding::Deflate,
-            }],
+            sources: vec![Source::Whole { offset, length, encoding: Encoding::Deflate }],
         });
     }
     let mut sorted: Vec<&CollectedPackage> = collected.packages.iter().collect();
@@ -130,21 +124,15 @@ fn write_package(
         Error::new(Kind::Data, what, format!("{}: {why}", from.display())).cure("collect again")
     };
     let file = File::open(&from).at(what, &from)?;
-    let mut reader = BlockReader::new(file, package.size);
+    let mut reader = BlockReader { inner: file, blocks: Blocks::new(package.size) };
     let entry = Entry::new(&path, package.size, collected.created);
     let offset = writer.length;
     let (length, sha256) = write_stored(&entry, &mut reader, writer).map_err(|e| match e.kind() {
         io::ErrorKind::InvalidData => damaged(&e),
-        _ => Error::io(
-            what,
-            &io::Error::new(e.kind(), format!("{}: {e}", from.display())),
-        ),
+        _ => Error::io(what, &io::Error::new(e.kind(), format!("{}: {e}", from.display()))),
     })?;
     if sha256 != package.sha256 {
-        return Err(damaged(&format_args!(
-            "its sha256 is {sha256}, but {} was collected",
-            package.sha256
-        )));
+        return Err(damaged(&format_args!("its sha256 is {sha256}, but {} was collected", package.sha256)));
     }
     let (epoch, upstream, revision) = version::split(&package.version);
     Ok(Member {
@@ -152,7 +140,7 @@ fn write_package(
         kind: MemberKind::Package,
         size: package.size,
         sha256,
-        blocks: reader.finish(),
+        blocks: reader.blocks.finish(),
         package: Some(Package {
             name: package.name.clone(),
             epoch,
@@ -163,24 +151,12 @@ fn write_package(
             origin: package.origin.clone(),
             advisories: package.advisories.clone(),
         }),
-        sources: vec![Source::Whole {
-            offset,
-            length,
-            encoding: Encoding::Stored,
-        }],
+        sources: vec![Source::Whole { offset, length, encoding: Encoding::Stored }],
     })
 }
 
 fn parse(path: &str) -> Result<MemberPath> {
-    path.parse()
-        .map_err(|e: InvalidName| Error::new(Kind::Data, "a package cannot be bundled", e))
-}
-
-fn blocks_of(content: &[u8]) -> Vec<Sha256> {
-    if content.len() as u64 <= BLOCK {
-        return Vec::new();
-    }
-    content.chunks(BLOCK as usize).map(Sha256::of).collect()
+    path.parse().map_err(|e: InvalidName| Error::new(Kind::Data, "a package cannot be bundled", e))
 }
 
 /// Counts and hashes what is written through it.
@@ -192,11 +168,7 @@ struct DigestWriter<W> {
 
 impl<W: Write> DigestWriter<W> {
     fn new(inner: W) -> Self {
-        DigestWriter {
-            inner,
-            length: 0,
-            digest: Hasher::new(),
-        }
+        DigestWriter { inner, length: 0, digest: Hasher::new() }
     }
 
     fn finish(self) -> (u64, Sha256, W) {
@@ -217,67 +189,16 @@ impl<W: Write> Write for DigestWriter<W> {
     }
 }
 
-/// Hashes each block of what is read through it, if there will be more than one.
+/// Hashes the blocks of what is read through it.
 struct BlockReader<R> {
     inner: R,
-    wanted: bool,
-    in_block: u64,
-    digest: Hasher,
-    blocks: Vec<Sha256>,
-}
-
-impl<R: Read> BlockReader<R> {
-    fn new(inner: R, size: u64) -> Self {
-        BlockReader {
-            inner,
-            wanted: size > BLOCK,
-            in_block: 0,
-            digest: Hasher::new(),
-            blocks: Vec::new(),
-        }
-    }
-
-    fn finish(mut self) -> Vec<Sha256> {
-        if self.wanted && self.in_block > 0 {
-            self.blocks.push(self.digest.finish());
-        }
-        self.blocks
-    }
+    blocks: Blocks,
 }
 
 impl<R: Read> Read for BlockReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        let mut bytes = &buffer[..n];
-        while self.wanted && !bytes.is_empty() {
-            // At most a block, so it fits.
-            let part = bytes.len().min((BLOCK - self.in_block) as usize);
-            self.digest.update(&bytes[..part]);
-            self.in_block += part as u64;
-            if self.in_block == BLOCK {
-                self.blocks.push(std::mem::take(&mut self.digest).finish());
-                self.in_block = 0;
-            }
-            bytes = &bytes[part..];
-        }
+        self.blocks.update(&buffer[..n]);
         Ok(n)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_are_the_same_however_they_are_read() {
-        let content: Vec<u8> = (0..BLOCK * 2 + 5).map(|i| (i % 251) as u8).collect();
-        let mut reader = BlockReader::new(&content[..], content.len() as u64);
-        let mut buffer = vec![0; 65_023];
-        while reader.read(&mut buffer).unwrap() > 0 {}
-        assert_eq!(reader.finish(), blocks_of(&content));
-        let whole = vec![1; BLOCK as usize];
-        let mut reader = BlockReader::new(&whole[..], BLOCK);
-        io::copy(&mut reader, &mut io::sink()).unwrap();
-        assert!(reader.finish().is_empty() && blocks_of(&whole).is_empty());
     }
 }

@@ -9,13 +9,14 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use format::container::{Decoder, Encoding, Entry, write_end};
-use format::digest::{Hasher, Sha256};
-use format::index::{BLOCK, Extent, Index, Member};
+use format::container::{Decoder, write_end};
+use format::digest::Sha256;
+use format::index::{Index, Member};
 use format::metadata::{RoleKeys, TargetFile};
 use format::name::TargetPath;
 use format::time::UnixTime;
 
+use crate::blocks::Blocks;
 use crate::document::{Approval, Signed, is_canonical};
 use crate::error::Result;
 use crate::export::{self, Published};
@@ -92,10 +93,7 @@ pub enum Problem {
 impl Problem {
     /// Whether it keeps nodes from patching; the others are warnings.
     pub fn is_error(&self) -> bool {
-        !matches!(
-            self,
-            Problem::ExpiresSoon { .. } | Problem::Stray { .. } | Problem::NotCanonical { .. }
-        )
+        !matches!(self, Problem::ExpiresSoon { .. } | Problem::Stray { .. } | Problem::NotCanonical { .. })
     }
 
     /// A short name of the kind, for machines.
@@ -159,17 +157,11 @@ pub fn check(repository: &Repository, full: bool, now: UnixTime, progress: Progr
         Ok(view) => view,
         Err(LoadError::Read(error)) => return Err(error),
         Err(LoadError::Missing(file)) => {
-            report.problems.push(Problem::Refused {
-                file,
-                why: "it is missing".into(),
-            });
+            report.problems.push(Problem::Refused { file, why: "it is missing".into() });
             return Ok(report);
         }
         Err(LoadError::Refused { file, error }) => {
-            report.problems.push(Problem::Refused {
-                file,
-                why: error.to_string(),
-            });
+            report.problems.push(Problem::Refused { file, why: error.to_string() });
             return Ok(report);
         }
     };
@@ -196,20 +188,12 @@ fn check_metadata(view: &View, now: UnixTime, report: &mut Report) -> Result<()>
     }
     for (file, role, bytes, keys) in roles {
         let document = Signed::parse(role, bytes)?;
-        let expires = document.signed()["expires"]
-            .as_str()
-            .and_then(|t| t.parse::<UnixTime>().ok());
+        let expires = document.signed()["expires"].as_str().and_then(|t| t.parse::<UnixTime>().ok());
         if let Some(expires) = expires {
             if expires <= now {
-                report.problems.push(Problem::Expired {
-                    file: file.clone(),
-                    expires,
-                });
+                report.problems.push(Problem::Expired { file: file.clone(), expires });
             } else if expires.since(now) < SOON {
-                report.problems.push(Problem::ExpiresSoon {
-                    file: file.clone(),
-                    expires,
-                });
+                report.problems.push(Problem::ExpiresSoon { file: file.clone(), expires });
             }
         }
         if !is_canonical(bytes) {
@@ -239,22 +223,18 @@ fn check_targets(
         let target: TargetPath = match path.parse() {
             Ok(target) => target,
             Err(error) => {
-                report.problems.push(Problem::Refused {
-                    file: format!("{BUNDLES}.json"),
-                    why: format!("{error}"),
-                });
+                report
+                    .problems
+                    .push(Problem::Refused { file: format!("{BUNDLES}.json"), why: format!("{error}") });
                 continue;
             }
         };
         let name = target.with_digest(&file.sha256.to_string());
         known.insert(name.clone());
         // A bundle's content is checked by its members below, and once as a whole.
-        if let Some(problem) = check_target(
-            &repository.targets().join(&name),
-            &name,
-            file,
-            full || name.ends_with(".json"),
-        ) {
+        if let Some(problem) =
+            check_target(&repository.targets().join(&name), &name, file, full || name.ends_with(".json"))
+        {
             report.problems.push(problem);
         }
     }
@@ -266,18 +246,11 @@ fn check_targets(
 }
 
 fn check_target(path: &Path, name: &str, file: &TargetFile, hash: bool) -> Option<Problem> {
-    let damaged = |why: String| {
-        Some(Problem::TargetDamaged {
-            path: name.to_owned(),
-            why,
-        })
-    };
+    let damaged = |why: String| Some(Problem::TargetDamaged { path: name.to_owned(), why });
     let mut content = match File::open(path) {
         Ok(content) => content,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Some(Problem::TargetMissing {
-                path: name.to_owned(),
-            });
+            return Some(Problem::TargetMissing { path: name.to_owned() });
         }
         Err(e) => return damaged(e.to_string()),
     };
@@ -315,10 +288,7 @@ fn check_bundle(
         return;
     }
     let mut wrong = |why: String| {
-        report.problems.push(Problem::Index {
-            path: index_name.clone(),
-            why,
-        });
+        report.problems.push(Problem::Index { path: index_name.clone(), why });
     };
     let index = match Index::parse(&bytes) {
         Ok(index) => index,
@@ -357,21 +327,16 @@ fn check_bundle(
     }
     bar.done();
     if let Err(why) = check_layout(&mut file, &index) {
-        report.problems.push(Problem::TargetDamaged {
-            path: bundle_name,
-            why,
-        });
+        report.problems.push(Problem::TargetDamaged { path: bundle_name, why });
     }
 }
 
 /// Decodes one member as a node does.
 fn check_member(file: &mut File, index: &Index, member: &Member) -> std::result::Result<(), String> {
-    let extent: Extent = member.whole().ok_or("it has no source of kind whole")?;
-    let entry: Entry = index.entry(member);
-    let mut decoder = Decoder::new(entry, extent.encoding);
-    let mut blocks = Blocks::new(member);
-    file.seek(SeekFrom::Start(extent.offset))
-        .map_err(|e| e.to_string())?;
+    let extent = member.whole().ok_or("it has no source of kind whole")?;
+    let mut decoder = Decoder::new(index.entry(member), extent.encoding);
+    let mut blocks = Blocks::new(member.size);
+    file.seek(SeekFrom::Start(extent.offset)).map_err(|e| e.to_string())?;
     let mut reader = Read::by_ref(file).take(extent.length);
     let mut buffer = vec![0; 128 * 1024];
     loop {
@@ -395,45 +360,6 @@ fn check_member(file: &mut File, index: &Index, member: &Member) -> std::result:
     }
 }
 
-/// The digests of the blocks of a member's content.
-struct Blocks {
-    wanted: bool,
-    in_block: u64,
-    digest: Hasher,
-    out: Vec<Sha256>,
-}
-
-impl Blocks {
-    fn new(member: &Member) -> Self {
-        Blocks {
-            wanted: member.size > BLOCK,
-            in_block: 0,
-            digest: Hasher::new(),
-            out: Vec::new(),
-        }
-    }
-
-    fn update(&mut self, mut bytes: &[u8]) {
-        while self.wanted && !bytes.is_empty() {
-            let part = bytes.len().min((BLOCK - self.in_block) as usize); // at most a block
-            self.digest.update(&bytes[..part]);
-            self.in_block += part as u64;
-            if self.in_block == BLOCK {
-                self.out.push(std::mem::take(&mut self.digest).finish());
-                self.in_block = 0;
-            }
-            bytes = &bytes[part..];
-        }
-    }
-
-    fn finish(mut self) -> Vec<Sha256> {
-        if self.in_block > 0 {
-            self.out.push(self.digest.finish());
-        }
-        self.out
-    }
-}
-
 /// Members follow each other without gaps, and tar's end mark ends the file: otherwise ordinary tools cannot read it.
 fn check_layout(file: &mut File, index: &Index) -> std::result::Result<(), String> {
     let mut at = 0;
@@ -443,7 +369,6 @@ fn check_layout(file: &mut File, index: &Index) -> std::result::Result<(), Strin
             return Err(format!("there is a gap before member {}", member.path));
         }
         at += extent.length;
-        debug_assert!(matches!(extent.encoding, Encoding::Stored | Encoding::Deflate));
     }
     let mut end = Vec::new();
     write_end(&mut end).map_err(|e| e.to_string())?;
@@ -471,9 +396,7 @@ fn check_strays(repository: &Repository, view: &View, known: &BTreeSet<String>, 
             strays.push(format!("metadata/{name}"));
         }
     });
-    report
-        .problems
-        .extend(strays.into_iter().map(|path| Problem::Stray { path }));
+    report.problems.extend(strays.into_iter().map(|path| Problem::Stray { path }));
 }
 
 fn is_current_or_older(name: &str, view: &View) -> bool {
@@ -486,11 +409,9 @@ fn is_current_or_older(name: &str, view: &View) -> bool {
     };
     let mut parts = name.split('.');
     let of_version = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(version), Some(role), Some("json"), None) => version
-            .parse::<u64>()
-            .ok()
-            .zip(current(role))
-            .is_some_and(|(v, c)| v >= 1 && v <= c),
+        (Some(version), Some(role), Some("json"), None) => {
+            version.parse::<u64>().ok().zip(current(role)).is_some_and(|(v, c)| v >= 1 && v <= c)
+        }
         _ => false,
     };
     of_version || name == "timestamp.json"

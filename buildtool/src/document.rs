@@ -39,10 +39,7 @@ impl Unsigned {
         if let (Value::Object(signed), Value::Object(fields)) = (&mut signed, fields) {
             signed.extend(fields);
         }
-        Unsigned {
-            role: role.to_owned(),
-            signed,
-        }
+        Unsigned { role: role.to_owned(), signed }
     }
 
     /// Signs it with each of `keys`.
@@ -50,11 +47,7 @@ impl Unsigned {
     /// # Errors
     /// If it has no canonical form.
     pub fn sign(self, keys: &[&Secret]) -> Result<Signed> {
-        let mut signed = Signed {
-            role: self.role,
-            signed: self.signed,
-            signatures: BTreeMap::new(),
-        };
+        let mut signed = Signed { role: self.role, signed: self.signed, signatures: BTreeMap::new() };
         for key in keys {
             signed.add(key)?;
         }
@@ -106,17 +99,13 @@ impl Signed {
     /// If the content has no canonical form.
     pub fn add(&mut self, key: &Secret) -> Result<()> {
         let message = canonical(&self.signed, &self.role)?;
-        self.signatures
-            .insert(key.public().id.clone(), hex(&key.sign(&message)));
+        self.signatures.insert(key.public().id.clone(), hex(&key.sign(&message)));
         Ok(())
     }
 
     /// Goes back to content alone, to be changed.
     pub fn into_unsigned(self) -> Unsigned {
-        Unsigned {
-            role: self.role,
-            signed: self.signed,
-        }
+        Unsigned { role: self.role, signed: self.signed }
     }
 
     /// The file's bytes: canonical JSON of the whole envelope.
@@ -124,15 +113,9 @@ impl Signed {
     /// # Errors
     /// If there is no such form.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let signatures: Vec<Value> = self
-            .signatures
-            .iter()
-            .map(|(id, sig)| json!({"keyid": id, "sig": sig}))
-            .collect();
-        canonical(
-            &json!({"signatures": signatures, "signed": self.signed}),
-            &self.role,
-        )
+        let signatures: Vec<Value> =
+            self.signatures.iter().map(|(id, sig)| json!({"keyid": id, "sig": sig})).collect();
+        canonical(&json!({"signatures": signatures, "signed": self.signed}), &self.role)
     }
 
     /// How far the signatures are from what `keys` ask for.

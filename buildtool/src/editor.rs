@@ -68,10 +68,7 @@ impl RepositoryEditor {
                 Error::new(
                     Kind::Unavailable,
                     "the repository cannot be locked",
-                    format!(
-                        "{}: another prestage-build works on it",
-                        repository.folder().display()
-                    ),
+                    format!("{}: another prestage-build works on it", repository.folder().display()),
                 )
                 .cure("wait until it has ended")
             })?;
@@ -85,6 +82,26 @@ impl RepositoryEditor {
             }
         }
         let published = repository::published(&repository, pending.get("root").map(Signed::version))?;
+        // What an interrupted run published, and could not take away any more, is pending no longer.
+        let is_published = |role: &str, document: &Signed| {
+            let view = published.as_ref()?;
+            let there = match role {
+                "root" => view.root().map(|(_, bytes)| bytes),
+                other => view.bytes(other),
+            };
+            let there = Signed::parse(role, there?).ok()?;
+            Some(there.signed() == document.signed())
+        };
+        let done: Vec<String> = pending
+            .iter()
+            .filter(|(role, document)| is_published(role, document) == Some(true))
+            .map(|(role, _)| role.to_owned())
+            .collect();
+        for role in done {
+            host::file::remove(&pending_folder.join(format!("{role}.json")))
+                .during("pending metadata cannot be removed")?;
+            pending.remove(&role);
+        }
         Ok(RepositoryEditor {
             repository,
             pending_folder,
@@ -124,10 +141,7 @@ impl RepositoryEditor {
             return Err(Error::new(
                 Kind::Usage,
                 "no repository was made",
-                format!(
-                    "{} has one, published or pending",
-                    self.repository.folder().display()
-                ),
+                format!("{} has one, published or pending", self.repository.folder().display()),
             )
             .cure("change it with root add-key and root rotate"));
         }
@@ -147,13 +161,7 @@ impl RepositoryEditor {
         let documents = [
             Unsigned::new("root", "root", 1, expiry(now, root_days), root),
             Unsigned::new("targets", "targets", 1, expiry(now, targets_days), targets),
-            Unsigned::new(
-                BUNDLES,
-                "targets",
-                1,
-                expiry(now, bundles_days),
-                json!({"targets": {}}),
-            ),
+            Unsigned::new(BUNDLES, "targets", 1, expiry(now, bundles_days), json!({"targets": {}})),
         ];
         for document in documents {
             self.set_pending(document)?;
@@ -217,11 +225,7 @@ impl RepositoryEditor {
     /// If the version exists with other content.
     pub fn add_release(&mut self, release: &Release, days: u32, now: UnixTime) -> Result<bool> {
         let current = self.effective(BUNDLES)?;
-        let targets = current
-            .signed()
-            .get("targets")
-            .cloned()
-            .unwrap_or_else(|| json!({}));
+        let targets = current.signed().get("targets").cloned().unwrap_or_else(|| json!({}));
         let (path, entry) = &release.index;
         match targets.get(path) {
             Some(there) if same_content(there, entry) => return Ok(false),
@@ -237,11 +241,8 @@ impl RepositoryEditor {
         }
         let serial = 1 + highest_serial(&targets, &release.prefix);
         let mut entry = entry.clone();
-        entry["custom"] = serde_json::to_value(IndexCustom {
-            serial,
-            cycle: release.cycle.clone(),
-        })
-        .map_err(|e| Error::new(Kind::Data, "the bundle was not signed", e))?;
+        entry["custom"] = serde_json::to_value(IndexCustom { serial, cycle: release.cycle.clone() })
+            .map_err(|e| Error::new(Kind::Data, "the bundle was not signed", e))?;
         let mut next = self.next_version(BUNDLES, days, now)?;
         next.signed["targets"][path] = entry;
         next.signed["targets"][&release.bundle.0] = release.bundle.1.clone();
@@ -263,10 +264,7 @@ impl RepositoryEditor {
         }
         let belongs =
             |keys: &[RoleKeys], id: &KeyId| keys.iter().any(|k| k.keys.iter().any(|(i, _)| i == id));
-        if let Some(key) = keys
-            .iter()
-            .find(|key| !of_role.values().any(|k| belongs(k, &key.public().id)))
-        {
+        if let Some(key) = keys.iter().find(|key| !of_role.values().any(|k| belongs(k, &key.public().id))) {
             let pending: Vec<&str> = of_role.keys().copied().collect();
             return Err(Error::new(
                 Kind::Usage,
@@ -274,11 +272,7 @@ impl RepositoryEditor {
                 format!(
                     "the key {} belongs to none of the pending roles ({})",
                     key.public().id,
-                    if pending.is_empty() {
-                        "there are none".to_owned()
-                    } else {
-                        pending.join(", ")
-                    }
+                    if pending.is_empty() { "there are none".to_owned() } else { pending.join(", ") }
                 ),
             )
             .cure("root show lists the keys of each role"));
@@ -392,11 +386,7 @@ impl RepositoryEditor {
             }
         };
         let mut next = self.next_version(holder, days, now)?;
-        let place = if holder == "root" {
-            &mut next.signed
-        } else {
-            &mut next.signed["delegations"]
-        };
+        let place = if holder == "root" { &mut next.signed } else { &mut next.signed["delegations"] };
         let mut keys = match place["keys"].take() {
             Value::Object(keys) => keys,
             _ => serde_json::Map::new(),
@@ -406,10 +396,7 @@ impl RepositoryEditor {
             (Value::Array(roles), _) => roles.iter_mut().find(|r| r["name"] == BUNDLES),
             _ => None,
         };
-        edit(
-            &mut keys,
-            entry.ok_or_else(|| refused(role, "the repository has no such role"))?,
-        )?;
+        edit(&mut keys, entry.ok_or_else(|| refused(role, "the repository has no such role"))?)?;
         // A key that no role uses any more says nothing and goes.
         let used = match &place["roles"] {
             Value::Object(roles) => roles.values().flat_map(key_ids).collect::<Vec<_>>(),
@@ -424,9 +411,7 @@ impl RepositoryEditor {
             if !self.pending.contains_key(dependent) && !self.effective(dependent)?.approval(keys)?.is_met() {
                 let next = self.next_version(dependent, days, now)?;
                 self.set_pending(next)?;
-                self.notes.push(format!(
-                    "{dependent} must be signed anew, by the keys that count now"
-                ));
+                self.notes.push(format!("{dependent} must be signed anew, by the keys that count now"));
             }
         }
         Ok(())
@@ -444,7 +429,21 @@ impl RepositoryEditor {
                 published.max(highest_version(&self.repository, role)?)
             }
         };
-        next.signed["version"] = json!(published + 1);
+        let version = published + 1;
+        // Nodes take a root as soon as it is there: it must never be replaced by another of the same version.
+        let there = repository::MetadataSource::metadata_file(
+            &self.repository,
+            &format!("{version}.root.json"),
+            trust::MAX_ROOT,
+        )?;
+        if role == "root" && there.is_some() {
+            return Err(refused(
+                role,
+                format!("{version}.root.json is there already, from an interrupted publication"),
+            )
+            .cure("run publish again first"));
+        }
+        next.signed["version"] = json!(version);
         next.signed["expires"] = json!(expiry(now, days).to_string());
         Ok(next)
     }
@@ -531,9 +530,7 @@ fn refused(role: &str, why: impl std::fmt::Display) -> Error {
 
 fn key_ids(entry: &Value) -> Vec<String> {
     let ids = entry["keyids"].as_array().map(Vec::as_slice).unwrap_or_default();
-    ids.iter()
-        .filter_map(|id| id.as_str().map(str::to_owned))
-        .collect()
+    ids.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
 }
 
 fn same_content(there: &Value, entry: &Value) -> bool {
@@ -575,11 +572,7 @@ pub fn read_root(document: &Signed) -> Result<Root> {
 fn delegated_keys(targets: &Signed) -> Result<RoleKeys> {
     let read = read(targets, format::metadata::read_targets)?;
     repository::keys_of_bundles(&read).cloned().ok_or_else(|| {
-        Error::new(
-            Kind::Data,
-            "targets.json cannot be used",
-            "it does not delegate to the role bundles",
-        )
+        Error::new(Kind::Data, "targets.json cannot be used", "it does not delegate to the role bundles")
     })
 }
 
@@ -587,11 +580,5 @@ fn read<T>(document: &Signed, read: impl Fn(&Json<'_>) -> std::result::Result<T,
     let text = document.signed().to_string();
     Json::parse(text.as_bytes())
         .and_then(|json| read(&json))
-        .map_err(|e| {
-            Error::new(
-                Kind::Data,
-                format_args!("{}.json cannot be read", document.role),
-                e,
-            )
-        })
+        .map_err(|e| Error::new(Kind::Data, format_args!("{}.json cannot be read", document.role), e))
 }

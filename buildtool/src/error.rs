@@ -54,12 +54,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// `what` names the act and the thing that it was done to; `why` is the reason.
     pub fn new(kind: Kind, what: impl fmt::Display, why: impl fmt::Display) -> Self {
-        Error {
-            kind,
-            what: what.to_string(),
-            why: why.to_string(),
-            cure: None,
-        }
+        Error { kind, what: what.to_string(), why: why.to_string(), cure: None }
     }
 
     /// Says what to do about it.

@@ -34,10 +34,7 @@ pub struct Published {
 impl Published {
     /// The target of `metadata` under `path`, if that is an index of ours that has its bundle beside it.
     fn read(view: &View, path: &str, file: &TargetFile) -> Option<Self> {
-        let mut parts = path
-            .strip_prefix("bundles/")?
-            .strip_suffix("/index.json")?
-            .split('/');
+        let mut parts = path.strip_prefix("bundles/")?.strip_suffix("/index.json")?.split('/');
         let (variant, version) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let bundle: TargetPath = index::bundle_path(&variant, &version).ok()?;
         let of_bundle = view.bundles()?.targets.get(bundle.as_str())?.clone();
@@ -54,9 +51,8 @@ impl Published {
 /// The published bundles, by variant and serial.
 pub fn bundles(view: &View) -> Vec<Published> {
     let targets = view.bundles().map(|t| &t.targets).into_iter().flatten();
-    let mut out: Vec<Published> = targets
-        .filter_map(|(path, file)| Published::read(view, path, file))
-        .collect();
+    let mut out: Vec<Published> =
+        targets.filter_map(|(path, file)| Published::read(view, path, file)).collect();
     out.sort_by(|a, b| (&a.variant, a.custom.serial).cmp(&(&b.variant, b.custom.serial)));
     out
 }
@@ -80,10 +76,7 @@ pub fn read_index(repository: &Repository, bundle: &Published) -> Result<Index> 
         .ok_or_else(|| wrong(&"there is no such file"))?;
     let found = Sha256::of(&bytes);
     if found != bundle.index.1.sha256 {
-        return Err(wrong(&format_args!(
-            "its sha256 is {found}, but {} was signed",
-            bundle.index.1.sha256
-        )));
+        return Err(wrong(&format_args!("its sha256 is {found}, but {} was signed", bundle.index.1.sha256)));
     }
     Index::parse(&bytes).map_err(|e| wrong(&e))
 }
@@ -102,11 +95,7 @@ pub struct Written {
 /// One file of an export: its path, and its bytes or where they are.
 enum Content {
     Bytes(Vec<u8>),
-    File {
-        from: PathBuf,
-        sha256: Sha256,
-        length: u64,
-    },
+    File { from: PathBuf, sha256: Sha256, length: u64 },
 }
 
 /// Writes an export of the newest or the named bundle of `variant` to `output`.
@@ -124,10 +113,7 @@ pub fn export(
     let bundle = choose(view, variant, version)?;
     let mut entries: Vec<(String, Content)> = Vec::new();
     for (version, bytes) in &view.roots {
-        entries.push((
-            format!("metadata/{version}.root.json"),
-            Content::Bytes(bytes.clone()),
-        ));
+        entries.push((format!("metadata/{version}.root.json"), Content::Bytes(bytes.clone())));
     }
     for (name, bytes) in view.files.values() {
         entries.push((format!("metadata/{name}"), Content::Bytes(bytes.clone())));
@@ -155,11 +141,7 @@ pub fn export(
         write_folder(&entries, output, &bar)?;
     }
     bar.done();
-    Ok(Written {
-        version: bundle.version,
-        files: entries.len(),
-        bytes,
-    })
+    Ok(Written { version: bundle.version, files: entries.len(), bytes })
 }
 
 fn choose(view: &View, variant: &Variant, version: Option<&BundleVersion>) -> Result<Published> {
@@ -170,12 +152,8 @@ fn choose(view: &View, variant: &Variant, version: Option<&BundleVersion>) -> Re
     };
     chosen.ok_or_else(|| {
         let named = version.map(|v| format!(" {v}")).unwrap_or_default();
-        Error::new(
-            Kind::Usage,
-            "nothing was exported",
-            format!("there is no bundle {variant}{named}"),
-        )
-        .cure("bundles list shows what there is")
+        Error::new(Kind::Usage, "nothing was exported", format!("there is no bundle {variant}{named}"))
+            .cure("bundles list shows what there is")
     })
 }
 
@@ -194,11 +172,7 @@ impl Content {
             Content::File { from, sha256, length } => {
                 let file = File::open(from).at(what, from)?;
                 // No more than was announced: in a tar file it would run into the next entry.
-                let mut reader = CopyingReader {
-                    inner: io::Read::take(file, *length),
-                    out,
-                    bar,
-                };
+                let mut reader = CopyingReader { inner: io::Read::take(file, *length), out, bar };
                 let (found, copied) = Sha256::of_reader(&mut reader).at(what, from)?;
                 if (found, copied) == (*sha256, *length) {
                     return Ok(());
@@ -206,10 +180,7 @@ impl Content {
                 Err(Error::new(
                     Kind::Data,
                     what,
-                    format!(
-                        "{}: it is not the file that was signed ({sha256})",
-                        from.display()
-                    ),
+                    format!("{}: it is not the file that was signed ({sha256})", from.display()),
                 )
                 .cure("prestage-build check --full shows everything that is wrong"))
             }
@@ -256,9 +227,7 @@ fn write_tar(entries: &[(String, Content)], output: &Path, mtime: u64, bar: &Bar
     write_aside(output, what, &mut |out| {
         for (path, content) in entries {
             let mut header = tar::Header::new_ustar();
-            header
-                .set_path(path)
-                .map_err(|e| Error::new(Kind::Data, what, format!("{path}: {e}")))?;
+            header.set_path(path).map_err(|e| Error::new(Kind::Data, what, format!("{path}: {e}")))?;
             header.set_entry_type(tar::EntryType::Regular);
             header.set_mode(0o644);
             header.set_uid(0);
@@ -266,12 +235,10 @@ fn write_tar(entries: &[(String, Content)], output: &Path, mtime: u64, bar: &Bar
             header.set_mtime(mtime);
             header.set_size(content.length());
             header.set_cksum();
-            out.write_all(header.as_bytes())
-                .map_err(|e| Error::io(what, &e))?;
+            out.write_all(header.as_bytes()).map_err(|e| Error::io(what, &e))?;
             content.copy(out, what, bar)?;
             let padding = content.length().next_multiple_of(512) - content.length();
-            out.write_all(&[0; 512][..padding as usize])
-                .map_err(|e| Error::io(what, &e))?;
+            out.write_all(&[0; 512][..padding as usize]).map_err(|e| Error::io(what, &e))?;
         }
         out.write_all(&[0; 1024]).map_err(|e| Error::io(what, &e))
     })
@@ -283,10 +250,7 @@ fn write_aside(to: &Path, what: &str, write: &mut dyn FnMut(&mut dyn Write) -> R
     let aside = to.with_file_name(format!(".{name}.new"));
     let mut out = BufWriter::with_capacity(256 * 1024, File::create(&aside).at(what, &aside)?);
     write(&mut out)?;
-    let file = out
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)
-        .at(what, &aside)?;
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error).at(what, &aside)?;
     file.sync_all().at(what, &aside)?;
     fs::rename(&aside, to).at(what, to)?;
     host::file::sync_folder_of(to).during(what)

@@ -47,10 +47,7 @@ impl Public {
         let object = serde_json::to_vec(&PublicKey::ed25519_object(&bytes)).unwrap_or_default();
         let object =
             Json::parse(&object).map_err(|e| Error::new(Kind::Data, "the key has no TUF form", e))?;
-        Ok(Public {
-            bytes,
-            id: key_id(&object),
-        })
+        Ok(Public { bytes, id: key_id(&object) })
     }
 
     /// The TUF key object.
@@ -107,10 +104,7 @@ impl Secret {
         let inner = [&SEED_HEADER[..], &self.pair.sk.seed()[..]].concat();
         let info = PrivateKeyInfoRef::new(algorithm(), OctetStringRef::new(&inner).map_err(|e| failed(&e))?);
         let (label, document) = match passphrase {
-            None => (
-                "PRIVATE KEY",
-                SecretDocument::encode_msg(&info).map_err(|e| failed(&e))?,
-            ),
+            None => ("PRIVATE KEY", SecretDocument::encode_msg(&info).map_err(|e| failed(&e))?),
             Some(passphrase) => {
                 let salt: [u8; 16] = random()?;
                 let parameters = pkcs5::pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(
@@ -119,16 +113,11 @@ impl Secret {
                     random()?,
                 )
                 .map_err(|e| failed(&e))?;
-                let document = info
-                    .encrypt_with_params(parameters, passphrase)
-                    .map_err(|e| failed(&e))?;
+                let document = info.encrypt_with_params(parameters, passphrase).map_err(|e| failed(&e))?;
                 ("ENCRYPTED PRIVATE KEY", document)
             }
         };
-        Ok(document
-            .to_pem(label, LineEnding::LF)
-            .map_err(|e| failed(&e))?
-            .to_string())
+        Ok(document.to_pem(label, LineEnding::LF).map_err(|e| failed(&e))?.to_string())
     }
 }
 
@@ -177,11 +166,7 @@ pub fn read_passphrase(file: &Path) -> Result<Vec<u8>> {
 /// If it is none, is encrypted and `passphrase` is missing or wrong, or is a private key that others may read.
 pub fn read(file: &Path, passphrase: Option<&[u8]>) -> Result<Key> {
     let refused = |why: &dyn fmt::Display| {
-        Error::new(
-            Kind::Config,
-            "the key cannot be read",
-            format!("{}: {why}", file.display()),
-        )
+        Error::new(Kind::Config, "the key cannot be read", format!("{}: {why}", file.display()))
     };
     let bytes = host::file::read_limited(file, MAX_KEY_FILE)
         .during("the key cannot be read")?
@@ -190,9 +175,7 @@ pub fn read(file: &Path, passphrase: Option<&[u8]>) -> Result<Key> {
     let (label, document) = SecretDocument::from_pem(text)
         .map_err(|e| refused(&format_args!("it is not a PEM key file: {e}")))?;
     if label == "PUBLIC KEY" {
-        let info = document
-            .decode_msg::<SubjectPublicKeyInfoRef<'_>>()
-            .map_err(|e| refused(&e))?;
+        let info = document.decode_msg::<SubjectPublicKeyInfoRef<'_>>().map_err(|e| refused(&e))?;
         info.algorithm
             .assert_algorithm_oid(ED25519)
             .map_err(|_| refused(&"it is not an Ed25519 key, the only kind that nodes can verify"))?;
@@ -211,9 +194,7 @@ pub fn read(file: &Path, passphrase: Option<&[u8]>) -> Result<Key> {
             let passphrase =
                 passphrase.ok_or_else(|| refused(&"it is encrypted").cure("give --passphrase-file"))?;
             let info = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes()).map_err(|e| refused(&e))?;
-            decrypted = info
-                .decrypt(passphrase)
-                .map_err(|_| refused(&"the passphrase does not open it"))?;
+            decrypted = info.decrypt(passphrase).map_err(|_| refused(&"the passphrase does not open it"))?;
             &decrypted
         }
         _ => return Err(refused(&format_args!("it holds a {label:?}, not a key"))),
@@ -274,12 +255,8 @@ pub fn write_new(file: &Path, secret: &Secret, passphrase: Option<&[u8]>) -> Res
     let public = public_file(file);
     for path in [file, &public] {
         if path.symlink_metadata().is_ok() {
-            return Err(Error::new(
-                Kind::Usage,
-                "no key was made",
-                format!("{} exists", path.display()),
-            )
-            .cure("keys are never overwritten; choose another name"));
+            return Err(Error::new(Kind::Usage, "no key was made", format!("{} exists", path.display()))
+                .cure("keys are never overwritten; choose another name"));
         }
     }
     let write = |path: &Path, text: &str, mode: u32| -> Result<()> {
@@ -289,9 +266,7 @@ pub fn write_new(file: &Path, secret: &Secret, passphrase: Option<&[u8]>) -> Res
             .mode(mode)
             .open(path)
             .at("the key cannot be written", path)?;
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.sync_all())
-            .at("the key cannot be written", path)
+        out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).at("the key cannot be written", path)
     };
     write(file, &secret.to_pem(passphrase)?, 0o600)?;
     write(&public, &public_pem(&secret.public.bytes)?, 0o644)?;
@@ -313,24 +288,16 @@ fn public_pem(public: &[u8; 32]) -> Result<String> {
         subject_public_key: BitStringRef::from_bytes(public).map_err(failed)?,
     };
     let der = info.to_der().map_err(failed)?;
-    Document::try_from(der.as_slice())
-        .and_then(|d| d.to_pem("PUBLIC KEY", LineEnding::LF))
-        .map_err(failed)
+    Document::try_from(der.as_slice()).and_then(|d| d.to_pem("PUBLIC KEY", LineEnding::LF)).map_err(failed)
 }
 
 fn algorithm() -> AlgorithmIdentifierRef<'static> {
-    AlgorithmIdentifierRef {
-        oid: ED25519,
-        parameters: None,
-    }
+    AlgorithmIdentifierRef { oid: ED25519, parameters: None }
 }
 
 /// A private key that others may read is not private. Refused and not mended: who could read it may have.
 fn refuse_if_others_may_read(file: &Path) -> Result<()> {
-    let mode = std::fs::metadata(file)
-        .at("the key cannot be read", file)?
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(file).at("the key cannot be read", file)?.permissions().mode();
     if mode & 0o077 == 0 {
         return Ok(());
     }

@@ -11,14 +11,8 @@ use crate::rfc2822;
 
 /// Fields that do not come along: other digests, and those by which Ubuntu lets a share of machines wait, which would
 /// make a node wait for ever.
-const DROPPED: [&str; 6] = [
-    "MD5sum",
-    "SHA1",
-    "SHA512",
-    "Phased-Update-Percentage",
-    "Phased-Updates",
-    "Filename",
-];
+const DROPPED: [&str; 6] =
+    ["MD5sum", "SHA1", "SHA512", "Phased-Update-Percentage", "Phased-Updates", "Filename"];
 
 /// The Packages file.
 pub fn packages(collected: &Collected) -> String {

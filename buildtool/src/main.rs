@@ -1,6 +1,7 @@
 //! `prestage-build`: Prestage at the centre. Collects updates from an upstream archive, makes bundles of them, signs and
 //! publishes them.
 
+mod blocks; // digests of blocks
 mod bundle; // the bundle file and its index
 mod check; // everything that is wrong with a published repository
 mod cli; // the command line
@@ -35,17 +36,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors; a closed pipe is none either.
             let _ = error.print();
-            return if error.use_stderr() {
-                Kind::Usage.exit_code()
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { Kind::Usage.exit_code() } else { ExitCode::SUCCESS };
         }
     };
-    let context = Context {
-        now: SystemClock::new().now(),
-        progress: Progress::detect(cli.quiet),
-    };
+    let context = Context { now: SystemClock::new().now(), progress: Progress::detect(cli.quiet) };
     let answer = match run::run(cli.verb, &context) {
         Ok(answer) => answer,
         Err(error) => {
@@ -62,9 +56,5 @@ fn main() -> ExitCode {
     };
     // Who closed the pipe has read enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    if answer.ok {
-        ExitCode::SUCCESS
-    } else {
-        Kind::No.exit_code()
-    }
+    if answer.ok { ExitCode::SUCCESS } else { Kind::No.exit_code() }
 }

@@ -111,10 +111,7 @@ pub fn plan(editor: &RepositoryEditor, outs: &[PathBuf], keys: &OnlineKeys, now:
     let mut roles = BTreeMap::new();
     for document in [&targets, &bundles] {
         let bytes = document.to_bytes()?;
-        roles.insert(
-            format!("{}.json", document.role),
-            meta(document.version(), &bytes),
-        );
+        roles.insert(format!("{}.json", document.role), meta(document.version(), &bytes));
         files.insert(format!("{}.{}.json", document.version(), document.role), bytes);
     }
     files.insert(root_name.clone(), root.to_bytes()?);
@@ -122,10 +119,7 @@ pub fn plan(editor: &RepositoryEditor, outs: &[PathBuf], keys: &OnlineKeys, now:
     let current = editor.published();
     let snapshot = next_snapshot(repository, current, &roles, keys, now, false)?;
     let snapshot_bytes = snapshot.to_bytes()?;
-    files.insert(
-        format!("{}.snapshot.json", snapshot.version()),
-        snapshot_bytes.clone(),
-    );
+    files.insert(format!("{}.snapshot.json", snapshot.version()), snapshot_bytes.clone());
     let timestamp = next_timestamp(current, &snapshot, &snapshot_bytes, keys, now)?;
     files.insert("timestamp.json".to_owned(), timestamp.to_bytes()?);
 
@@ -135,10 +129,7 @@ pub fn plan(editor: &RepositoryEditor, outs: &[PathBuf], keys: &OnlineKeys, now:
     let mut steps = target_steps(repository, &after, outs)?;
     let mut metadata = |name: &str| {
         if let Some(bytes) = files.remove(name) {
-            steps.push(Step::Metadata {
-                name: name.to_owned(),
-                bytes,
-            });
+            steps.push(Step::Metadata { name: name.to_owned(), bytes });
         }
     };
     let names = [
@@ -175,10 +166,7 @@ pub fn plan_refresh(editor: &RepositoryEditor, keys: &OnlineKeys, now: UnixTime)
     let mut roles = BTreeMap::new();
     for role in ["targets", BUNDLES] {
         let bytes = current.bytes(role).unwrap_or_default();
-        roles.insert(
-            format!("{role}.json"),
-            meta(Signed::parse(role, bytes)?.version(), bytes),
-        );
+        roles.insert(format!("{role}.json"), meta(Signed::parse(role, bytes)?.version(), bytes));
     }
     let snapshot = next_snapshot(repository, Some(current), &roles, keys, now, true)?;
     let snapshot_bytes = snapshot.to_bytes()?;
@@ -188,11 +176,7 @@ pub fn plan_refresh(editor: &RepositoryEditor, keys: &OnlineKeys, now: UnixTime)
         (snapshot_name.clone(), snapshot_bytes),
         ("timestamp.json".to_owned(), timestamp.to_bytes()?),
     ]);
-    let overlay = Overlay {
-        base: repository,
-        files: files.clone(),
-        hidden: Vec::new(),
-    };
+    let overlay = Overlay { base: repository, files: files.clone(), hidden: Vec::new() };
     let after = repository::load(&overlay, 1, now).map_err(|e| e.during("nothing was refreshed"))?;
     let mut steps = Vec::new();
     for name in [snapshot_name, "timestamp.json".to_owned()] {
@@ -201,11 +185,7 @@ pub fn plan_refresh(editor: &RepositoryEditor, keys: &OnlineKeys, now: UnixTime)
         }
     }
     steps.retain(|step| !is_there(repository, step));
-    Ok(Plan {
-        steps,
-        after,
-        notes: Vec::new(),
-    })
+    Ok(Plan { steps, after, notes: Vec::new() })
 }
 
 /// Does what a plan says.
@@ -241,11 +221,7 @@ fn judge(
     now: UnixTime,
 ) -> Result<(View, bool, Vec<String>)> {
     let look = |files: BTreeMap<String, Vec<u8>>, hidden: Vec<String>, now| {
-        let overlay = Overlay {
-            base: repository,
-            files,
-            hidden,
-        };
+        let overlay = Overlay { base: repository, files, hidden };
         repository::load(&overlay, 1, now)
     };
     let after = look(files.clone(), Vec::new(), now).map_err(|e| {
@@ -260,11 +236,7 @@ fn judge(
     if look(files.clone(), vec![root_name.to_owned()], now).is_ok() {
         return Ok((after, true, Vec::new()));
     }
-    let only_root = BTreeMap::from_iter(
-        files
-            .get_key_value(root_name)
-            .map(|(n, b)| (n.clone(), b.clone())),
-    );
+    let only_root = BTreeMap::from_iter(files.get_key_value(root_name).map(|(n, b)| (n.clone(), b.clone())));
     let mut notes = Vec::new();
     if look(only_root, Vec::new(), IGNORE_EXPIRY).is_err() {
         notes.push(
@@ -286,28 +258,20 @@ fn next_snapshot(
     refresh: bool,
 ) -> Result<Signed> {
     let published = current.and_then(|view| view.bytes("snapshot"));
-    let published = published
-        .map(|bytes| Signed::parse("snapshot", bytes))
-        .transpose()?;
+    let published = published.map(|bytes| Signed::parse("snapshot", bytes)).transpose()?;
     let version = published.as_ref().map_or(0, Signed::version);
     if let Some(published) = published
         && refresh
     {
-        let expires = published.signed()["expires"]
-            .as_str()
-            .and_then(|t| t.parse::<UnixTime>().ok());
+        let expires = published.signed()["expires"].as_str().and_then(|t| t.parse::<UnixTime>().ok());
         let half = i64::from(keys.snapshot_days) * 86_400 / 2;
         if keys.snapshot.is_empty() || expires.is_some_and(|e| e.since(now) > half) {
             return Ok(published);
         }
     }
     if keys.snapshot.is_empty() {
-        return Err(Error::new(
-            Kind::Usage,
-            "nothing was published",
-            "a new snapshot must be signed",
-        )
-        .cure("give --snapshot-key"));
+        return Err(Error::new(Kind::Usage, "nothing was published", "a new snapshot must be signed")
+            .cure("give --snapshot-key"));
     }
     // Above every snapshot that is there: one that an interrupted run left may be in a cache already.
     let version = version.max(highest_version(repository, "snapshot")?) + 1;
@@ -346,9 +310,8 @@ fn target_steps(repository: &Repository, after: &View, outs: &[PathBuf]) -> Resu
     let mut steps = Vec::new();
     let targets = after.bundles().map(|t| &t.targets).into_iter().flatten();
     for (path, file) in targets {
-        let path: TargetPath = path
-            .parse()
-            .map_err(|e| Error::new(Kind::Data, "nothing was published", e))?;
+        let path: TargetPath =
+            path.parse().map_err(|e| Error::new(Kind::Data, "nothing was published", e))?;
         let to = path.with_digest(&file.sha256.to_string());
         let there = fs::metadata(repository.targets().join(&to)).is_ok_and(|m| m.len() == file.length);
         if there {
@@ -366,12 +329,7 @@ fn target_steps(repository: &Repository, after: &View, outs: &[PathBuf]) -> Resu
             )
             .cure("name the folder that bundle wrote, after the repository")
         })?;
-        steps.push(Step::Target {
-            from,
-            to,
-            sha256: file.sha256,
-            length: file.length,
-        });
+        steps.push(Step::Target { from, to, sha256: file.sha256, length: file.length });
     }
     Ok(steps)
 }
@@ -425,10 +383,7 @@ fn put_target(from: &Path, to: &Path, sha256: &Sha256) -> Result<()> {
         return Err(Error::new(
             Kind::Data,
             what,
-            format!(
-                "{}: its sha256 is {found}, but {sha256} was signed",
-                from.display()
-            ),
+            format!("{}: its sha256 is {found}, but {sha256} was signed", from.display()),
         ));
     }
     fs::set_permissions(&aside, fs::Permissions::from_mode(0o644)).at(what, &aside)?;

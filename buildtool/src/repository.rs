@@ -32,9 +32,7 @@ pub struct Repository {
 impl Repository {
     /// The repository in `folder`, which may not be there yet.
     pub fn at(folder: &Path) -> Self {
-        Repository {
-            folder: folder.to_owned(),
-        }
+        Repository { folder: folder.to_owned() }
     }
 
     /// Its folder.
@@ -132,9 +130,7 @@ impl View {
 
     /// The newest root's bytes.
     pub fn root(&self) -> Option<(u64, &[u8])> {
-        self.roots
-            .last_key_value()
-            .map(|(version, bytes)| (*version, bytes.as_slice()))
+        self.roots.last_key_value().map(|(version, bytes)| (*version, bytes.as_slice()))
     }
 
     /// The keys of a role that [`crate::editor`] can change.
@@ -145,11 +141,7 @@ impl View {
 
 /// The keys that a targets role gives to `bundles`.
 pub fn keys_of_bundles(targets: &Targets) -> Option<&RoleKeys> {
-    targets
-        .delegations
-        .iter()
-        .find(|d| d.role == BUNDLES)
-        .map(|d| &d.keys)
+    targets.delegations.iter().find(|d| d.role == BUNDLES).map(|d| &d.keys)
 }
 
 /// Why a repository did not load.
@@ -193,31 +185,17 @@ impl LoadError {
 /// # Errors
 /// At the first file that is missing or that a node would refuse.
 pub fn load(source: &dyn MetadataSource, from: u64, now: UnixTime) -> std::result::Result<View, LoadError> {
-    let read = |wanted: &Wanted| {
-        source
-            .metadata_file(&wanted.file, wanted.limit)
-            .map_err(LoadError::Read)
-    };
+    let read = |wanted: &Wanted| source.metadata_file(&wanted.file, wanted.limit).map_err(LoadError::Read);
     let must = |wanted: &Wanted| read(wanted)?.ok_or_else(|| LoadError::Missing(wanted.file.clone()));
-    let refused = |file: &str, error| LoadError::Refused {
-        file: file.to_owned(),
-        error,
-    };
+    let refused = |file: &str, error| LoadError::Refused { file: file.to_owned(), error };
 
-    let first = Wanted {
-        file: format!("{from}.root.json"),
-        limit: trust::MAX_ROOT,
-    };
+    let first = Wanted { file: format!("{from}.root.json"), limit: trust::MAX_ROOT };
     let bytes = must(&first)?;
     let mut set = TrustedMetadataSet::new(&bytes, now).map_err(|e| refused(&first.file, e))?;
     if set.root().header.version != from {
         return Err(refused(
             &first.file,
-            TrustError::Version {
-                role: "root".into(),
-                found: set.root().header.version,
-                expected: from,
-            },
+            TrustError::Version { role: "root".into(), found: set.root().header.version, expected: from },
         ));
     }
     let mut roots = BTreeMap::from([(from, bytes)]);
@@ -233,51 +211,47 @@ pub fn load(source: &dyn MetadataSource, from: u64, now: UnixTime) -> std::resul
     let mut files = BTreeMap::new();
     let wanted = set.wanted_timestamp();
     let bytes = must(&wanted)?;
-    set.update_timestamp(&bytes)
-        .map_err(|e| refused(&wanted.file, e))?;
+    set.update_timestamp(&bytes).map_err(|e| refused(&wanted.file, e))?;
     files.insert("timestamp".to_owned(), (wanted.file, bytes));
 
     let wanted = set.wanted_snapshot().map_err(|e| refused("timestamp.json", e))?;
     let bytes = must(&wanted)?;
-    set.update_snapshot(&bytes)
-        .map_err(|e| refused(&wanted.file, e))?;
+    set.update_snapshot(&bytes).map_err(|e| refused(&wanted.file, e))?;
     let snapshot_file = wanted.file.clone();
     files.insert("snapshot".to_owned(), (wanted.file, bytes));
 
     for (role, delegator) in [("targets", "root"), (BUNDLES, "targets")] {
         let wanted = set.wanted_targets(role).map_err(|e| refused(&snapshot_file, e))?;
         let bytes = must(&wanted)?;
-        set.update_targets(role, delegator, &bytes)
-            .map_err(|e| refused(&wanted.file, e))?;
+        set.update_targets(role, delegator, &bytes).map_err(|e| refused(&wanted.file, e))?;
         files.insert(role.to_owned(), (wanted.file, bytes));
     }
     Ok(View { set, roots, files })
 }
 
-/// The published state, whether it has expired or not; `None` where nothing is published yet. A root of the version
-/// `pending_root` is not looked at: it may have been put there by a publication that was interrupted before the
-/// files that belong to it.
+/// The published state, whether it has expired or not; `None` where nothing is published yet.
+///
+/// A publication that was interrupted may have left a new root, of the version `pending_root`, before the files that
+/// belong to it. If what is there does not fit that root, it is read without it.
 ///
 /// # Errors
 /// If something is published that does not verify.
 pub fn published(repository: &Repository, pending_root: Option<u64>) -> Result<Option<View>> {
-    let overlay = Overlay {
-        base: repository,
-        files: BTreeMap::new(),
-        hidden: pending_root.iter().map(|v| format!("{v}.root.json")).collect(),
-    };
-    if overlay
-        .metadata_file("timestamp.json", trust::MAX_TIMESTAMP)?
-        .is_none()
-    {
+    if repository.metadata_file("timestamp.json", trust::MAX_TIMESTAMP)?.is_none() {
         return Ok(None);
     }
-    match load(&overlay, 1, IGNORE_EXPIRY) {
-        Ok(view) => Ok(Some(view)),
-        // Interrupted between the last two steps: the new root is needed to read what is there already.
-        Err(_) if pending_root.is_some() => load(repository, 1, IGNORE_EXPIRY).map(Some).map_err(unusable),
-        Err(error) => Err(unusable(error)),
-    }
+    let without_pending = |version: u64| Overlay {
+        base: repository,
+        files: BTreeMap::new(),
+        hidden: vec![format!("{version}.root.json")],
+    };
+    load(repository, 1, IGNORE_EXPIRY)
+        .or_else(|error| match pending_root {
+            Some(version) => load(&without_pending(version), 1, IGNORE_EXPIRY),
+            None => Err(error),
+        })
+        .map(Some)
+        .map_err(unusable)
 }
 
 fn unusable(error: LoadError) -> Error {

@@ -2,9 +2,8 @@
 
 use format::time::UnixTime;
 
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 /// 1970-01-01 was a Thursday.
 const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 
@@ -17,11 +16,7 @@ pub fn parse(text: &str) -> Option<UnixTime> {
     let day: u8 = day.parse().ok()?;
     let month = MONTHS.iter().position(|m| *m == month)? + 1;
     // Hours may have one digit; the strict reader below judges the rest.
-    let time = if time.find(':') == Some(1) {
-        format!("0{time}")
-    } else {
-        time.to_owned()
-    };
+    let time = if time.find(':') == Some(1) { format!("0{time}") } else { time.to_owned() };
     let at: UnixTime = format!("{year}-{month:02}-{day:02}T{time}Z").parse().ok()?;
     Some(UnixTime(at.0 - offset(zone)?))
 }
@@ -65,10 +60,7 @@ mod tests {
         assert_eq!(at.to_string(), "2026-11-21T00:53:02Z");
         assert_eq!(format(at), text);
         assert_eq!(parse("Sat, 21 Nov 2026 02:53:02 +0200"), Some(at));
-        assert_eq!(
-            parse("Mon, 7 Jun 2021 9:05:00 GMT").unwrap().to_string(),
-            "2021-06-07T09:05:00Z"
-        );
+        assert_eq!(parse("Mon, 7 Jun 2021 9:05:00 GMT").unwrap().to_string(), "2021-06-07T09:05:00Z");
         assert_eq!(parse("yesterday"), None);
         assert_eq!(parse("Sat, 31 Feb 2026 00:00:00 UTC"), None);
     }

@@ -32,11 +32,7 @@ pub struct Ceremony {
 /// # Errors
 /// If one cannot be read.
 pub fn read_ceremony(args: &RootInitArgs) -> Result<Ceremony> {
-    let passphrase = args
-        .passphrase_file
-        .as_deref()
-        .map(keys::read_passphrase)
-        .transpose()?;
+    let passphrase = args.passphrase_file.as_deref().map(keys::read_passphrase).transpose()?;
     let mut secrets = Vec::new();
     let mut read = |files: &[PathBuf]| -> Result<Vec<Public>> {
         let mut publics = Vec::new();
@@ -53,10 +49,7 @@ pub fn read_ceremony(args: &RootInitArgs) -> Result<Ceremony> {
     let bundles = read(&args.bundles_keys)?;
     let (mut snapshot, mut timestamp) = (Vec::new(), Vec::new());
     let mut online_publics = Vec::new();
-    for (files, secrets) in [
-        (&args.snapshot_keys, &mut snapshot),
-        (&args.timestamp_keys, &mut timestamp),
-    ] {
+    for (files, secrets) in [(&args.snapshot_keys, &mut snapshot), (&args.timestamp_keys, &mut timestamp)] {
         let mut publics = Vec::new();
         for key in keys::read_all(files, passphrase.as_deref())? {
             publics.push(key.public().clone());
@@ -66,11 +59,7 @@ pub fn read_ceremony(args: &RootInitArgs) -> Result<Ceremony> {
         }
         online_publics.push(publics);
     }
-    let spec = |role, keys, threshold| RoleSpec {
-        role,
-        keys,
-        threshold,
-    };
+    let spec = |role, keys, threshold| RoleSpec { role, keys, threshold };
     let timestamp_publics = online_publics.pop().unwrap_or_default();
     let snapshot_publics = online_publics.pop().unwrap_or_default();
     let online = (!snapshot.is_empty() && !timestamp.is_empty()).then_some(OnlineKeys {
@@ -123,21 +112,11 @@ pub fn show(editor: &RepositoryEditor) -> Result<(Value, Vec<String>)> {
         lines.extend(ids.iter().map(|id| format!("             {id}")));
         roles.push(json!({"state": state, "role": role, "threshold": keys.threshold, "keyids": ids}));
     };
-    let kinds = [
-        RoleKind::Root,
-        RoleKind::Targets,
-        RoleKind::Snapshot,
-        RoleKind::Timestamp,
-    ];
+    let kinds = [RoleKind::Root, RoleKind::Targets, RoleKind::Snapshot, RoleKind::Timestamp];
     if let Some(view) = editor.published() {
         lines.push(format!("published root {}:", view.set.root().header.version));
         for kind in kinds {
-            add(
-                "published",
-                kind.as_str(),
-                view.set.root().keys_of(kind),
-                &mut lines,
-            );
+            add("published", kind.as_str(), view.set.root().keys_of(kind), &mut lines);
         }
         if let Some(keys) = view.keys_of_bundles() {
             add("published", "bundles", keys, &mut lines);

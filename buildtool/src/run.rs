@@ -41,11 +41,7 @@ pub struct Answer {
 
 impl Answer {
     fn new(json: Value, lines: Vec<String>) -> Self {
-        Answer {
-            ok: true,
-            json,
-            lines,
-        }
+        Answer { ok: true, json, lines }
     }
 }
 
@@ -55,14 +51,8 @@ impl Answer {
 /// What failed, on one line.
 pub fn run(verb: Verb, context: &Context) -> Result<Answer> {
     match verb {
-        Verb::Key(KeyVerb::New {
-            file,
-            passphrase_file,
-        }) => key_new(&file, passphrase_file.as_deref()),
-        Verb::Key(KeyVerb::Show {
-            file,
-            passphrase_file,
-        }) => key_show(&file, passphrase_file.as_deref()),
+        Verb::Key(KeyVerb::New { file, passphrase_file }) => key_new(&file, passphrase_file.as_deref()),
+        Verb::Key(KeyVerb::Show { file, passphrase_file }) => key_show(&file, passphrase_file.as_deref()),
         Verb::Root(verb) => root_verb(verb, context),
         Verb::Collect(CollectVerb::Apt(args)) => collect_apt(&args, context),
         Verb::Bundle(args) => make_bundle(&args, context),
@@ -86,13 +76,8 @@ fn key_new(file: &Path, passphrase_file: Option<&Path>) -> Result<Answer> {
     let mut answer = describe_key(secret.public());
     answer.json["file"] = json!(file);
     answer.json["publicFile"] = json!(public_file);
-    answer.lines.push(format!(
-        "private key: {} (keep it where only its role's holder is)",
-        file.display()
-    ));
-    answer
-        .lines
-        .push(format!("public key:  {}", public_file.display()));
+    answer.lines.push(format!("private key: {} (keep it where only its role's holder is)", file.display()));
+    answer.lines.push(format!("public key:  {}", public_file.display()));
     Ok(answer)
 }
 
@@ -105,10 +90,7 @@ fn describe_key(public: &keys::Public) -> Answer {
     let hex = keys::public_hex(public);
     Answer::new(
         json!({"keyid": public.id, "public": hex}),
-        vec![
-            format!("key id:      {}", public.id),
-            format!("public:      {hex}"),
-        ],
+        vec![format!("key id:      {}", public.id), format!("public:      {hex}")],
     )
 }
 
@@ -116,42 +98,19 @@ fn root_verb(verb: RootVerb, context: &Context) -> Result<Answer> {
     let now = context.now;
     match verb {
         RootVerb::Init(args) => root_init(&args, context),
-        RootVerb::AddKey {
-            repo,
-            role,
-            key,
-            edit,
-        } => {
+        RootVerb::AddKey { repo, role, key, edit } => {
             let key = keys::read_public(&key)?;
             edit_root(&repo, &|editor| editor.add_key(&role, &key, edit.days, now))
         }
-        RootVerb::Rotate {
-            repo,
-            role,
-            old,
-            new,
-            edit,
-        } => {
+        RootVerb::Rotate { repo, role, old, new, edit } => {
             let (old, new) = (root::old_key_id(&old)?, keys::read_public(&new)?);
             edit_root(&repo, &|editor| editor.rotate(&role, &old, &new, edit.days, now))
         }
-        RootVerb::SetThreshold {
-            repo,
-            role,
-            threshold,
-            edit,
-        } => edit_root(&repo, &|editor| {
-            editor.set_threshold(&role, threshold, edit.days, now)
-        }),
-        RootVerb::Sign {
-            repo,
-            keys,
-            passphrase_file,
-        } => {
-            let passphrase = passphrase_file
-                .as_deref()
-                .map(keys::read_passphrase)
-                .transpose()?;
+        RootVerb::SetThreshold { repo, role, threshold, edit } => {
+            edit_root(&repo, &|editor| editor.set_threshold(&role, threshold, edit.days, now))
+        }
+        RootVerb::Sign { repo, keys, passphrase_file } => {
+            let passphrase = passphrase_file.as_deref().map(keys::read_passphrase).transpose()?;
             let secrets = keys::read_secrets(&keys, passphrase.as_deref())?;
             let mut editor = RepositoryEditor::open(Repository::at(&repo))?;
             let signed = editor.sign(&PENDING_ROLES, &secrets.iter().collect::<Vec<_>>())?;
@@ -178,10 +137,7 @@ fn root_init(args: &cli::RootInitArgs, context: &Context) -> Result<Answer> {
             let mut answer = publish_pending(editor, &[], &online, context)?;
             answer.lines.push(format!(
                 "give {} to every node as its trusted root",
-                Repository::at(&args.repo)
-                    .metadata()
-                    .join("1.root.json")
-                    .display()
+                Repository::at(&args.repo).metadata().join("1.root.json").display()
             ));
             answer.lines.push(root::OFFLINE.to_owned());
             Ok(answer)
@@ -218,11 +174,18 @@ fn pending_answer(editor: &RepositoryEditor, mut lines: Vec<String>) -> Result<A
 fn collect_apt(args: &cli::CollectAptArgs, context: &Context) -> Result<Answer> {
     let collected = collect::run::collect(args, context.progress)?;
     let bytes: u64 = collected.packages.iter().map(|p| p.size).sum();
-    let mut lines: Vec<String> = collected
-        .inventories
-        .iter()
-        .map(|i| format!("{}: {} installed, {} needed", i.name, i.installed, i.needed))
-        .collect();
+    let mut lines = Vec::new();
+    for inventory in &collected.inventories {
+        lines.push(format!(
+            "{}: {} installed, {} needed",
+            inventory.name, inventory.installed, inventory.needed
+        ));
+        for (what, names) in [("kept back", &inventory.kept_back), ("to be removed", &inventory.removed)] {
+            if !names.is_empty() {
+                lines.push(format!("{}: {what}: {}", inventory.name, names.join(", ")));
+            }
+        }
+    }
     lines.push(format!(
         "collected {} packages, {bytes} bytes, newest source of {}",
         collected.packages.len(),
@@ -270,11 +233,7 @@ fn make_bundle(args: &cli::BundleArgs, context: &Context) -> Result<Answer> {
 }
 
 fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {
-    let passphrase = args
-        .passphrase_file
-        .as_deref()
-        .map(keys::read_passphrase)
-        .transpose()?;
+    let passphrase = args.passphrase_file.as_deref().map(keys::read_passphrase).transpose()?;
     let secrets = keys::read_secrets(&args.keys, passphrase.as_deref())?;
     let release = read_release(&args.out)?;
     let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
@@ -283,17 +242,11 @@ fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {
     if !is_new && !editor.pending().contains_key(BUNDLES) {
         return Ok(Answer::new(
             json!({"state": "published", "index": path}),
-            vec![format!(
-                "{path} is published already, with this content; nothing to sign"
-            )],
+            vec![format!("{path} is published already, with this content; nothing to sign")],
         ));
     }
     editor.sign(&[BUNDLES], &secrets.iter().collect::<Vec<_>>())?;
-    let said = if is_new {
-        "listed and signed"
-    } else {
-        "signed, as listed before"
-    };
+    let said = if is_new { "listed and signed" } else { "signed, as listed before" };
     let mut answer = pending_answer(&editor, vec![format!("{path}: {said}")])?;
     answer.json["index"] = json!(path);
     Ok(answer)
@@ -303,35 +256,23 @@ fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {
 fn read_release(out: &Path) -> Result<Release> {
     let what = "the bundle cannot be signed";
     let path = out.join(bundle::INDEX);
-    let bytes = host::file::read_limited(&path, index::MAX_INDEX)
-        .during(what)?
-        .ok_or_else(|| {
-            Error::new(
-                Kind::Usage,
-                what,
-                format!("{}: there is no such file", path.display()),
-            )
+    let bytes = host::file::read_limited(&path, index::MAX_INDEX).during(what)?.ok_or_else(|| {
+        Error::new(Kind::Usage, what, format!("{}: there is no such file", path.display()))
             .cure("make it with bundle")
-        })?;
+    })?;
     let wrong = |why: String| Error::new(Kind::Data, what, why);
     let index = Index::parse(&bytes).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
     let file = out.join(bundle::BUNDLE);
     let mut reader = std::fs::File::open(&file).at(what, &file)?;
     let (sha256, length) = Sha256::of_reader(&mut reader).at(what, &file)?;
     if (sha256, length) != (index.bundle.sha256, index.bundle.length) {
-        return Err(wrong(format!(
-            "{} is not the file that its index describes",
-            file.display()
-        ))
-        .cure("bundle again"));
+        return Err(wrong(format!("{} is not the file that its index describes", file.display()))
+            .cure("bundle again"));
     }
     let index_path = index::index_path(&index.variant, &index.version).map_err(|e| wrong(e.to_string()))?;
     let entry = |length: u64, sha256: Sha256| json!({"length": length, "hashes": {"sha256": sha256}});
     Ok(Release {
-        index: (
-            index_path.to_string(),
-            entry(bytes.len() as u64, Sha256::of(&bytes)),
-        ),
+        index: (index_path.to_string(), entry(bytes.len() as u64, Sha256::of(&bytes))),
         bundle: (index.bundle.path.to_string(), entry(length, sha256)),
         prefix: format!("bundles/{}/", index.variant),
         cycle: index.cycle,
@@ -339,12 +280,8 @@ fn read_release(out: &Path) -> Result<Release> {
 }
 
 fn publish(args: &cli::PublishArgs, context: &Context) -> Result<Answer> {
-    let online = online_keys(
-        &args.snapshot_keys,
-        &args.timestamp_keys,
-        args.passphrase_file.as_deref(),
-        args.online,
-    )?;
+    let online =
+        online_keys(&args.snapshot_keys, &args.timestamp_keys, args.passphrase_file.as_deref(), args.online)?;
     let editor = RepositoryEditor::open(Repository::at(&args.repo))?;
     if editor.pending().is_empty() {
         let published = editor.published().is_some();
@@ -375,12 +312,8 @@ fn publish_pending(
 }
 
 fn refresh_timestamp(args: &cli::RefreshArgs, context: &Context) -> Result<Answer> {
-    let online = online_keys(
-        &args.snapshot_keys,
-        &args.timestamp_keys,
-        args.passphrase_file.as_deref(),
-        args.online,
-    )?;
+    let online =
+        online_keys(&args.snapshot_keys, &args.timestamp_keys, args.passphrase_file.as_deref(), args.online)?;
     let editor = RepositoryEditor::open(Repository::at(&args.repo))?;
     let plan = publish::plan_refresh(&editor, &online, context.now)?;
     let mut repository = editor.repository().clone();
@@ -389,13 +322,7 @@ fn refresh_timestamp(args: &cli::RefreshArgs, context: &Context) -> Result<Answe
 }
 
 fn published_answer(plan: &Plan) -> Answer {
-    let version = |role: &str| {
-        plan.after
-            .files
-            .get(role)
-            .map(|(name, _)| name.clone())
-            .unwrap_or_default()
-    };
+    let version = |role: &str| plan.after.files.get(role).map(|(name, _)| name.clone()).unwrap_or_default();
     let root = plan.after.set.root().header.version;
     let bundles = plan.after.bundles().map_or(0, |t| t.targets.len() / 2);
     let expires = plan.after.set.expires();
@@ -433,19 +360,11 @@ fn online_keys(
 }
 
 fn check_repository(args: &cli::CheckArgs, context: &Context) -> Result<Answer> {
-    let report = check::check(
-        &Repository::at(&args.repo),
-        args.full,
-        context.now,
-        context.progress,
-    )?;
+    let report = check::check(&Repository::at(&args.repo), args.full, context.now, context.progress)?;
     let mut lines: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
     lines.extend(report.signers.iter().map(ToString::to_string));
     let errors = report.problems.iter().filter(|p| p.is_error()).count();
-    lines.push(format!(
-        "{errors} problems, {} warnings",
-        report.problems.len() - errors
-    ));
+    lines.push(format!("{errors} problems, {} warnings", report.problems.len() - errors));
     Ok(Answer {
         ok: errors == 0,
         json: json!({
@@ -484,10 +403,7 @@ fn export_variant(args: &cli::ExportArgs, context: &Context) -> Result<Answer> {
         "output": args.output,
         "expires": view.set.expires(),
     });
-    Ok(Answer::new(
-        json,
-        vec![line, format!("nodes take it until {}", view.set.expires())],
-    ))
+    Ok(Answer::new(json, vec![line, format!("nodes take it until {}", view.set.expires())]))
 }
 
 fn list_bundles(repo: &Path) -> Result<Answer> {

@@ -16,11 +16,8 @@ pub fn serve(folder: &Path, listen: SocketAddr) -> Result<()> {
     let what = "the repository cannot be served";
     std::fs::read_dir(folder).at(what, folder)?;
     let failed = |e: std::io::Error| Error::new(Kind::Unavailable, what, format!("{listen}: {e}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_io()
-        .build()
-        .map_err(failed)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_io().build().map_err(failed)?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;

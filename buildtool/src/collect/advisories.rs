@@ -12,17 +12,22 @@ use host::command::Command;
 use super::version;
 
 /// Unpacks one member of a .deb through a pipe, so that nothing else of it touches the disk. Arguments: the .deb and
-/// the package's name. A package without a changelog is no failure.
-const READ_CHANGELOG: &str = r#"dpkg-deb --fsys-tarfile "$1" 2>/dev/null |
-    tar -xO --wildcards "./usr/share/doc/$2/changelog*.gz" 2>/dev/null | gzip -dc 2>/dev/null || true"#;
+/// the member. A package without it is no failure.
+const READ_MEMBER: &str =
+    r#"dpkg-deb --fsys-tarfile "$1" 2>/dev/null | tar -xO "$2" 2>/dev/null | gzip -dc 2>/dev/null || true"#;
 
-/// The changelog in `deb`; empty where it has none.
+/// The Debian changelog in `deb`; empty where it has none.
 pub fn changelog(deb: &Path, package: &str) -> String {
-    let command = Command::new("sh")
-        .args(["-c", READ_CHANGELOG, "sh"])
-        .arg(deb)
-        .arg(package);
-    command.output().map(|o| o.stdout).unwrap_or_default()
+    // Native packages have theirs under the name that is the upstream changelog of others, and only then it counts.
+    for name in ["changelog.Debian.gz", "changelog.gz"] {
+        let member = format!("./usr/share/doc/{package}/{name}");
+        let command = Command::new("sh").args(["-c", READ_MEMBER, "sh"]).arg(deb).arg(member);
+        let text = command.output().map(|o| o.stdout).unwrap_or_default();
+        if !text.is_empty() {
+            return text;
+        }
+    }
+    String::new()
 }
 
 /// The advisories in the entries of `source` above `oldest`; with no `oldest`, none: a new package repairs nothing.
@@ -42,10 +47,7 @@ pub fn advisories(changelog: &str, source: &str, oldest: Option<&str>) -> Vec<Ad
             found.entry(id).or_insert_with(|| urgency.clone());
         }
     }
-    found
-        .into_iter()
-        .map(|(id, severity)| Advisory { id, severity })
-        .collect()
+    found.into_iter().map(|(id, severity)| Advisory { id, severity }).collect()
 }
 
 /// The head of an entry, `SOURCE (VERSION) SUITES; urgency=U`: its version and urgency.
@@ -62,9 +64,7 @@ fn cve_ids(line: &str) -> Vec<String> {
     let mut out = Vec::new();
     for (at, _) in line.match_indices("CVE-") {
         let id = &line[at..];
-        let end = id[4..]
-            .find(|c: char| !c.is_ascii_digit() && c != '-')
-            .map_or(id.len(), |n| n + 4);
+        let end = id[4..].find(|c: char| !c.is_ascii_digit() && c != '-').map_or(id.len(), |n| n + 4);
         let id = id[..end].trim_end_matches('-');
         let parts: Vec<&str> = id.split('-').collect();
         if parts.len() == 3 && parts[1].len() == 4 && parts[2].len() >= 4 {
@@ -100,15 +100,9 @@ curl (7.88.1-10) unstable; urgency=medium
     fn only_entries_above_the_oldest_installed_version_count() {
         let ids = |oldest| -> Vec<String> {
             let found = advisories(CHANGELOG, "curl", oldest);
-            found
-                .into_iter()
-                .map(|a| format!("{} {}", a.id, a.severity))
-                .collect()
+            found.into_iter().map(|a| format!("{} {}", a.id, a.severity)).collect()
         };
-        assert_eq!(
-            ids(Some("7.88.1-10+deb12u2")),
-            ["CVE-2023-38545 high", "CVE-2023-38546 high"]
-        );
+        assert_eq!(ids(Some("7.88.1-10+deb12u2")), ["CVE-2023-38545 high", "CVE-2023-38546 high"]);
         assert_eq!(ids(Some("7.88.1-10")).len(), 3);
         assert!(ids(Some("7.88.1-10+deb12u3")).is_empty());
         assert!(ids(None).is_empty());

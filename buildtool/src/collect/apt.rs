@@ -24,14 +24,11 @@ use crate::rfc2822;
 const MAX_RELEASE: u64 = 64 * 1024 * 1024;
 
 /// What of this machine's apt configuration is kept: how archives are reached, and whether their Valid-Until counts.
-const KEPT: [&str; 6] = [
-    "proxy",
-    "proxy-auto-detect",
-    "retries",
-    "timeout",
-    "check-valid-until",
-    "check-date",
-];
+const KEPT: [&str; 6] =
+    ["proxy", "proxy-auto-detect", "retries", "timeout", "check-valid-until", "check-date"];
+
+/// The environment in which apt looks for proxies; all else is kept from it.
+const PROXIES: [&str; 4] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy"];
 
 /// Lower than an installed version (100, apt_preferences(5)): installed packages are not updated from there, but what
 /// an update newly needs may come from there.
@@ -59,6 +56,17 @@ pub struct Wanted {
     pub size: u64,
     /// Digest, from the archive's signed metadata.
     pub sha256: Sha256,
+}
+
+/// What the resolver says for one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolution {
+    /// Packages to be fetched.
+    pub wanted: Vec<Wanted>,
+    /// Packages that have an update which cannot be installed.
+    pub kept_back: Vec<String>,
+    /// Packages that would go.
+    pub removed: Vec<String>,
 }
 
 /// A Packages file of an archive, verified by apt.
@@ -100,18 +108,11 @@ impl AptRoot {
         }
         let write =
             |name: &str, bytes: &[u8]| host::file::replace(&folder.join(name), bytes, 0o644).during(what);
-        write(
-            &format!("etc/sources.list.d/upstream.{}", sources.ending),
-            sources.text.as_bytes(),
-        )?;
+        write(&format!("etc/sources.list.d/upstream.{}", sources.ending), sources.text.as_bytes())?;
         for (number, keyring) in keyrings.iter().enumerate() {
             let bytes = fs::read(keyring).at("the keyring cannot be read", keyring)?;
             // apt knows the two forms of a keyring by their endings.
-            let ending = if bytes.starts_with(b"-----BEGIN") {
-                "asc"
-            } else {
-                "gpg"
-            };
+            let ending = if bytes.starts_with(b"-----BEGIN") { "asc" } else { "gpg" };
             write(&format!("etc/trusted.gpg.d/{number}.{ending}"), &bytes)?;
         }
         let root = folder.display();
@@ -155,9 +156,11 @@ Debug::NoLocking "true";
     }
 
     fn apt_get(&self) -> Command {
-        Command::new("apt-get")
+        let command = Command::new("apt-get")
             .env("APT_CONFIG", self.folder.join("apt.conf"))
-            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("DEBIAN_FRONTEND", "noninteractive");
+        let proxies = PROXIES.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        proxies.fold(command, |command, (name, value)| command.env(name, value))
     }
 
     /// Fetches the archive's metadata; apt verifies its signatures with the given keyrings alone.
@@ -165,18 +168,14 @@ Debug::NoLocking "true";
     /// # Errors
     /// If a source cannot be reached or its signature is not good.
     pub fn update(&self) -> Result<()> {
-        self.apt_get()
-            .args(["update", "-q"])
-            .output()
-            .map(|_| ())
-            .map_err(|e| {
-                let kind = match e.stderr() {
-                    text if text.contains("GPG error") || text.contains("is not signed") => Kind::Data,
-                    _ => Kind::Unavailable,
-                };
-                Error::new(kind, "the archive's metadata was not accepted", e)
-                    .cure("check the sources and that the keyring is the archive's")
-            })
+        self.apt_get().args(["update", "-q"]).output().map(|_| ()).map_err(|e| {
+            let kind = match e.stderr() {
+                text if text.contains("GPG error") || text.contains("is not signed") => Kind::Data,
+                _ => Kind::Unavailable,
+            };
+            Error::new(kind, "the archive's metadata was not accepted", e)
+                .cure("check the sources and that the keyring is the archive's")
+        })
     }
 
     /// The releases that were fetched, sorted.
@@ -189,17 +188,11 @@ Debug::NoLocking "true";
         let mut out = BTreeSet::new();
         for entry in fs::read_dir(&lists).at(what, &lists)? {
             let path = entry.at(what, &lists)?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if !(name.ends_with("_InRelease") || name.ends_with("_Release")) {
                 continue;
             }
-            let bytes = host::file::read_limited(&path, MAX_RELEASE)
-                .during(what)?
-                .unwrap_or_default();
+            let bytes = host::file::read_limited(&path, MAX_RELEASE).during(what)?.unwrap_or_default();
             let stanza = release_stanza(&String::from_utf8_lossy(&bytes));
             let field = |name| stanza.field(name).unwrap_or_default().to_owned();
             let date = rfc2822::parse(&field("Date")).ok_or_else(|| {
@@ -255,16 +248,9 @@ Debug::NoLocking "true";
                 ));
             }
             let pin = named.join(",");
-            preferences.push_str(&format!(
-                "Package: *\nPin: release {pin}\nPin-Priority: {PIN_OTHERS}\n\n"
-            ));
+            preferences.push_str(&format!("Package: *\nPin: release {pin}\nPin-Priority: {PIN_OTHERS}\n\n"));
         }
-        host::file::replace(
-            &self.folder.join("etc/preferences"),
-            preferences.as_bytes(),
-            0o644,
-        )
-        .during(what)
+        host::file::replace(&self.folder.join("etc/preferences"), preferences.as_bytes(), 0o644).during(what)
     }
 
     /// The Packages files that were fetched.
@@ -293,10 +279,7 @@ Debug::NoLocking "true";
                 continue;
             }
             let name = if codename.is_empty() { suite } else { codename };
-            out.push(IndexFile {
-                path: path.into(),
-                origin: format!("{origin}:{name}"),
-            });
+            out.push(IndexFile { path: path.into(), origin: format!("{origin}:{name}") });
         }
         Ok(out)
     }
@@ -317,10 +300,7 @@ Debug::NoLocking "true";
         let mut out: BTreeMap<(String, String), Stanza> = BTreeMap::new();
         for index in self.index_files()? {
             each_stanza(&index.path, &mut |text| {
-                let name = text
-                    .strip_prefix("Package: ")
-                    .and_then(|t| t.lines().next())
-                    .unwrap_or_default();
+                let name = text.strip_prefix("Package: ").and_then(|t| t.lines().next()).unwrap_or_default();
                 let Some(wanted) = by_name.get(name) else { return };
                 let stanza = Stanza::parse(text);
                 let (version, arch) = (
@@ -352,29 +332,20 @@ Debug::NoLocking "true";
     ///
     /// # Errors
     /// If apt finds no solution.
-    pub fn resolve(&self, status: &Path, inventory: &str) -> Result<Vec<Wanted>> {
+    pub fn resolve(&self, status: &Path, inventory: &str) -> Result<Resolution> {
         // Packages that are in the cache would be missing in the list: so another, empty cache.
         let archives = self.folder.join("resolve");
         let output = self
             .with_status(status)
             .arg("-o")
             .arg(format!("Dir::Cache::archives={}/", archives.display()))
-            .args(["-qq", "--print-uris", "dist-upgrade"])
+            .args(["-q", "-y", "--print-uris", "dist-upgrade"])
             .output()
             .map_err(|e| {
-                Error::new(
-                    Kind::Data,
-                    format_args!("the inventory {inventory} has no solution"),
-                    e,
-                )
-                .cure("the node itself is probably in the same state; see apt-get -f install there")
+                Error::new(Kind::Data, format_args!("the inventory {inventory} has no solution"), e)
+                    .cure("the node itself is probably in the same state; see apt-get -f install there")
             })?;
-        output
-            .stdout
-            .lines()
-            .filter(|l| l.starts_with('\''))
-            .map(parse_uri_line)
-            .collect()
+        parse_resolution(&output.stdout)
     }
 
     /// Downloads what a node with this status file needs; apt verifies size and digest.
@@ -392,17 +363,21 @@ Debug::NoLocking "true";
                 Ok(())
             })
             .map_err(|e| {
-                Error::new(Kind::Unavailable, "packages could not be downloaded", e)
-                    .cure("run it again; what is there is kept with --cache")
+                let damaged = ["Hash Sum mismatch", "[weak]", "unexpected size"];
+                let (kind, cure) = match damaged.iter().any(|words| e.stderr().contains(words)) {
+                    true => {
+                        (Kind::Data, "the archive, or a cache on the way, holds other bytes than it signed")
+                    }
+                    false => (Kind::Unavailable, "run it again; with --cache, what is there already is kept"),
+                };
+                Error::new(kind, "packages could not be downloaded", e).cure(cure)
             })?;
         bar.done();
         Ok(())
     }
 
     fn with_status(&self, status: &Path) -> Command {
-        self.apt_get()
-            .arg("-o")
-            .arg(format!("Dir::State::status={}", status.display()))
+        self.apt_get().arg("-o").arg(format!("Dir::State::status={}", status.display()))
     }
 
     /// Where the content of a resolved package is now.
@@ -429,10 +404,7 @@ Debug::NoLocking "true";
         index_files.sort_by_key(|i| (!i.origin.contains("security"), i.origin.clone()));
         for index in &index_files {
             each_stanza(&index.path, &mut |text| {
-                let name = text
-                    .strip_prefix("Package: ")
-                    .and_then(|t| t.lines().next())
-                    .unwrap_or_default();
+                let name = text.strip_prefix("Package: ").and_then(|t| t.lines().next()).unwrap_or_default();
                 let Some(candidates) = by_name.get(name) else {
                     return;
                 };
@@ -452,10 +424,7 @@ Debug::NoLocking "true";
             Some(missing) => Err(Error::new(
                 Kind::Unavailable,
                 "the archive contradicts itself",
-                format!(
-                    "{} {} is in none of its Packages files",
-                    missing.name, missing.version
-                ),
+                format!("{} {} is in none of its Packages files", missing.name, missing.version),
             )
             .cure("it was probably being updated; run it again")),
         }
@@ -480,10 +449,7 @@ fn release_stanza(text: &str) -> Stanza {
         Some(rest) => rest.split_once("\n\n").map_or(rest, |(_, body)| body),
         None => text,
     };
-    let body = body
-        .split("-----BEGIN PGP SIGNATURE-----")
-        .next()
-        .unwrap_or_default();
+    let body = body.split("-----BEGIN PGP SIGNATURE-----").next().unwrap_or_default();
     Stanza::parse(body)
 }
 
@@ -498,19 +464,31 @@ fn each_stanza(path: &Path, each: &mut dyn FnMut(&str)) -> Result<()> {
     .at(what, path)
 }
 
+/// What apt-get prints: sections of names under a heading, and a line for each package to be fetched.
+fn parse_resolution(text: &str) -> Result<Resolution> {
+    let mut out = Resolution::default();
+    let mut section = "";
+    for line in text.lines() {
+        if line.starts_with('\'') {
+            out.wanted.push(parse_uri_line(line)?);
+        } else if let Some(names) = line.strip_prefix("  ") {
+            let names = names.split_whitespace().map(|n| n.trim_end_matches('*').to_owned());
+            match section {
+                s if s.contains("kept back") => out.kept_back.extend(names),
+                s if s.contains("will be REMOVED") => out.removed.extend(names),
+                _ => {}
+            }
+        } else {
+            section = line;
+        }
+    }
+    Ok(out)
+}
+
 /// A line of `--print-uris`: `'URI' FILE SIZE SHA256:DIGEST`.
 fn parse_uri_line(line: &str) -> Result<Wanted> {
-    let wrong = || {
-        Error::new(
-            Kind::Unavailable,
-            "apt's answer cannot be read",
-            format!("{line:?}"),
-        )
-    };
-    let (uri, rest) = line
-        .strip_prefix('\'')
-        .and_then(|l| l.split_once('\''))
-        .ok_or_else(wrong)?;
+    let wrong = || Error::new(Kind::Unavailable, "apt's answer cannot be read", format!("{line:?}"));
+    let (uri, rest) = line.strip_prefix('\'').and_then(|l| l.split_once('\'')).ok_or_else(wrong)?;
     let mut words = rest.split_whitespace();
     let (file, size, digest) = (words.next(), words.next(), words.next());
     let file = file.ok_or_else(wrong)?;
@@ -560,12 +538,18 @@ mod tests {
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let line = format!("'file:/a/x_1%2b1_amd64.deb' lib%2bx_1%3a1.0-1_amd64.deb 12 SHA256:{digest}");
         let wanted = parse_uri_line(&line).unwrap();
-        assert_eq!(
-            (wanted.version.as_str(), wanted.arch.as_str(), wanted.size),
-            ("1:1.0-1", "amd64", 12)
-        );
+        assert_eq!((wanted.version.as_str(), wanted.arch.as_str(), wanted.size), ("1:1.0-1", "amd64", 12));
         assert_eq!(unescape("a%2b%3A%zz%"), "a+:%zz%");
         assert!(parse_uri_line("'x' y 1 MD5Sum:12").is_err());
+    }
+
+    #[test]
+    fn what_apt_keeps_back_is_told() {
+        let text = "Reading package lists...\nThe following packages have been kept back:\n  a b\n  c\n\
+                    The following packages will be REMOVED:\n  d*\n\
+                    The following packages will be upgraded:\n  e\n1 upgraded\n";
+        let resolution = parse_resolution(text).unwrap();
+        assert_eq!((resolution.kept_back.len(), resolution.removed), (3, vec!["d".to_owned()]));
     }
 
     #[test]

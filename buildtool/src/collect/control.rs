@@ -54,11 +54,7 @@ impl std::fmt::Display for Stanza {
     /// Without the empty line that ends it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (name, value) in &self.fields {
-            let space = if value.is_empty() || value.starts_with('\n') {
-                ""
-            } else {
-                " "
-            };
+            let space = if value.is_empty() || value.starts_with('\n') { "" } else { " " };
             writeln!(f, "{name}:{space}{value}")?;
         }
         Ok(())

@@ -65,22 +65,13 @@ impl InventoryFile {
             .during(what)?
             .ok_or_else(|| wrong("there is no such file".into()))?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let is_status = text
-            .lines()
-            .find(|l| !l.trim().is_empty())
-            .is_some_and(|l| l.starts_with("Package:"));
-        let content = if is_status {
-            Content::Status(text)
-        } else {
-            Content::List(parse_list(&text).map_err(wrong)?)
-        };
+        let is_status =
+            text.lines().find(|l| !l.trim().is_empty()).is_some_and(|l| l.starts_with("Package:"));
+        let content =
+            if is_status { Content::Status(text) } else { Content::List(parse_list(&text).map_err(wrong)?) };
         Ok(InventoryFile {
             path: path.to_owned(),
-            name: path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             sha256: Sha256::of(&bytes),
             content,
         })
@@ -124,12 +115,7 @@ pub fn installed(status: &str) -> Vec<Installed> {
             && state.ends_with(" installed")
         {
             let (source, source_version) = source_of(&stanza);
-            out.push(Installed {
-                name: name.to_owned(),
-                arch: arch.to_owned(),
-                source,
-                source_version,
-            });
+            out.push(Installed { name: name.to_owned(), arch: arch.to_owned(), source, source_version });
         }
         Ok(())
     });
@@ -139,10 +125,7 @@ pub fn installed(status: &str) -> Vec<Installed> {
 /// Source package and its version; a field `Source: NAME (VERSION)` only stands where they differ.
 pub fn source_of(stanza: &Stanza) -> (String, String) {
     let own = |field| stanza.field(field).unwrap_or_default().to_owned();
-    match stanza
-        .field("Source")
-        .map(|s| s.split_once(" (").unwrap_or((s, "")))
-    {
+    match stanza.field("Source").map(|s| s.split_once(" (").unwrap_or((s, ""))) {
         None => (own("Package"), own("Version")),
         Some((name, "")) => (name.to_owned(), own("Version")),
         Some((name, version)) => (name.to_owned(), version.trim_end_matches(')').to_owned()),
@@ -153,9 +136,7 @@ pub fn source_of(stanza: &Stanza) -> (String, String) {
 pub fn oldest_sources<'s>(statuses: impl Iterator<Item = &'s str>) -> BTreeMap<String, String> {
     let mut oldest: BTreeMap<String, String> = BTreeMap::new();
     for package in statuses.flat_map(installed) {
-        let known = oldest
-            .entry(package.source)
-            .or_insert_with(|| package.source_version.clone());
+        let known = oldest.entry(package.source).or_insert_with(|| package.source_version.clone());
         if version::compare(&package.source_version, known).is_lt() {
             *known = package.source_version;
         }
@@ -200,10 +181,7 @@ pub fn synthesise(list: &[Listed], architecture: &str, known: &dyn Fn(&Listed) -
         }
         let version = listed.version.as_deref().unwrap_or(UNKNOWN_VERSION);
         stanza.set("Version", version);
-        for (field, value) in [
-            ("Maintainer", "unknown"),
-            ("Description", "listed in an inventory"),
-        ] {
+        for (field, value) in [("Maintainer", "unknown"), ("Description", "listed in an inventory")] {
             if stanza.field(field).is_none() {
                 stanza.set(field, value);
             }
@@ -234,11 +212,8 @@ fn parse_list(text: &str) -> std::result::Result<Vec<Listed>, String> {
             Some((name, arch)) => (name, Some(arch)),
             None => (package, None),
         };
-        let is_word = |w: &str| {
-            !w.is_empty()
-                && w.bytes()
-                    .all(|c| c.is_ascii_alphanumeric() || b".+-~:".contains(&c))
-        };
+        let is_word =
+            |w: &str| !w.is_empty() && w.bytes().all(|c| c.is_ascii_alphanumeric() || b".+-~:".contains(&c));
         if words.next().is_some() || ![Some(name), arch, version].into_iter().flatten().all(is_word) {
             return Err(bad());
         }
@@ -278,10 +253,7 @@ mod tests {
             Stanza::parse("Package: bash\nVersion: 5\nArchitecture: amd64\nDepends: x\nProvides: sh\n");
         let status = synthesise(&list, "amd64", &|_| Some(stanza.clone()));
         let installed = installed(&status);
-        assert_eq!(
-            (installed.len(), installed[0].source_version.as_str()),
-            (1, UNKNOWN_VERSION)
-        );
+        assert_eq!((installed.len(), installed[0].source_version.as_str()), (1, UNKNOWN_VERSION));
         assert!(status.contains("Provides: sh") && !status.contains("Depends"));
     }
 
@@ -290,9 +262,6 @@ mod tests {
         let status = "Package: a\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1+b1\nSource: s (1)\n\n\
                       Package: b\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n\n\
                       Package: c\nStatus: hold ok installed\nArchitecture: all\nVersion: 2\nSource: s (0.9)\n";
-        assert_eq!(
-            oldest_sources([status].into_iter()),
-            BTreeMap::from([("s".into(), "0.9".into())])
-        );
+        assert_eq!(oldest_sources([status].into_iter()), BTreeMap::from([("s".into(), "0.9".into())]));
     }
 }

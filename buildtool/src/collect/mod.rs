@@ -93,6 +93,12 @@ pub struct ResolvedInventory {
     pub installed: usize,
     /// How many packages this inventory needs of the collection.
     pub needed: usize,
+    /// Packages with an update that apt cannot install there: held, or its dependencies are not met.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_back: Vec<String>,
+    /// Packages that the updates would remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
 }
 
 /// One package.

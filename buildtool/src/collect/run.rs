@@ -28,11 +28,7 @@ const SPELLINGS: [(&str, &str); 3] = [("x86_64", "amd64"), ("aarch64", "arm64"),
 pub fn collect(args: &CollectAptArgs, progress: Progress) -> Result<Collected> {
     let architecture = architecture(args);
     let sources = Sources::read(&args.sources)?;
-    let files = args
-        .inventories
-        .iter()
-        .map(|p| InventoryFile::read(p))
-        .collect::<Result<Vec<_>>>()?;
+    let files = args.inventories.iter().map(|p| InventoryFile::read(p)).collect::<Result<Vec<_>>>()?;
     let foreign = files.iter().flat_map(InventoryFile::architectures).collect();
 
     let work = Work::begin(args)?;
@@ -51,18 +47,21 @@ pub fn collect(args: &CollectAptArgs, progress: Progress) -> Result<Collected> {
         let text = status_text(file, &apt, &architecture)?;
         let path = work.folder.join(format!("status.{number}"));
         fs::write(&path, &text).at("the inventory cannot be copied", &path)?;
-        let needed = apt.resolve(&path, &file.name)?;
+        let resolution = apt.resolve(&path, &file.name)?;
+        let needed = resolution.wanted.len();
+        progress.say(&format!("{}: {needed} packages needed", file.name));
+        if needed > 0 {
+            apt.download(&path, progress, needed as u64)?;
+        }
+        wanted.extend(resolution.wanted);
         inventories.push(ResolvedInventory {
             name: file.name.clone(),
             sha256: file.sha256,
             installed: inventory::installed(&text).len(),
-            needed: needed.len(),
+            needed,
+            kept_back: resolution.kept_back,
+            removed: resolution.removed,
         });
-        progress.say(&format!("{}: {} packages needed", file.name, needed.len()));
-        if !needed.is_empty() {
-            apt.download(&path, progress, needed.len() as u64)?;
-        }
-        wanted.extend(needed);
         statuses.push(text);
     }
 
@@ -72,11 +71,7 @@ pub fn collect(args: &CollectAptArgs, progress: Progress) -> Result<Collected> {
     let packages = fill_pool(&apt, &described, &oldest, &args.output, progress)?;
 
     let created = releases.iter().map(|r| r.date).max().ok_or_else(|| {
-        Error::new(
-            Kind::Config,
-            "nothing was collected",
-            "the sources name no archive with a Release file",
-        )
+        Error::new(Kind::Config, "nothing was collected", "the sources name no archive with a Release file")
     })?;
     let collected = Collected {
         api_version: API_VERSION.into(),
@@ -139,9 +134,7 @@ fn status_text(file: &InventoryFile, apt: &AptRoot, architecture: &str) -> Resul
         Content::List(list) => {
             let stanzas = apt.stanzas_of(list, architecture)?;
             let known = |l: &inventory::Listed| {
-                stanzas
-                    .get(&(l.name.clone(), l.arch.clone().unwrap_or_default()))
-                    .cloned()
+                stanzas.get(&(l.name.clone(), l.arch.clone().unwrap_or_default())).cloned()
             };
             Ok(inventory::synthesise(list, architecture, &known))
         }
@@ -159,6 +152,8 @@ fn fill_pool(
     let what = "a package cannot be collected";
     let pool = output.join("pool");
     host::file::make_folder(&pool, 0o755).during(what)?;
+    // Other programs are given these paths, and run elsewhere.
+    let pool = fs::canonicalize(&pool).at(what, &pool)?;
     let mut packages = Vec::new();
     let mut names = BTreeSet::new();
     let mut found = FoundAdvisories::default();
@@ -219,11 +214,7 @@ fn bring(from: &Path, to: &Path, wanted: &Wanted) -> Result<()> {
     Err(Error::new(
         Kind::Data,
         what,
-        format!(
-            "{}: its sha256 is {sha256}, but the archive signed {}",
-            from.display(),
-            wanted.sha256
-        ),
+        format!("{}: its sha256 is {sha256}, but the archive signed {}", from.display(), wanted.sha256),
     )
     .cure("it was damaged on its way; run it again"))
 }

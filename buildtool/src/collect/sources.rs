@@ -20,13 +20,8 @@ pub struct Sources {
 
 /// Options that switch off what apt checks. A collection is signed by us; what went into it must have been signed by
 /// the archive.
-const REFUSED: [&str; 5] = [
-    "trusted",
-    "allow-insecure",
-    "allow-weak",
-    "allow-downgrade-to-insecure",
-    "check-signature",
-];
+const REFUSED: [&str; 5] =
+    ["trusted", "allow-insecure", "allow-weak", "allow-downgrade-to-insecure", "check-signature"];
 
 impl Sources {
     /// Reads and checks a sources file.
@@ -48,11 +43,7 @@ impl Sources {
     /// # Errors
     /// As [`Sources::read`], in words.
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
-        let lines = || {
-            text.lines()
-                .map(str::trim)
-                .filter(|l| !l.is_empty() && !l.starts_with('#'))
-        };
+        let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
         let one_line =
             lines().any(|l| l.starts_with("deb ") || l.starts_with("deb\t") || l.starts_with("deb-src "));
         if !one_line && !lines().any(|l| l.to_ascii_lowercase().starts_with("uris:")) {
@@ -75,10 +66,7 @@ impl Sources {
                 out.push('\n');
             }
         }
-        Ok(Sources {
-            text: out,
-            ending: if one_line { "list" } else { "sources" },
-        })
+        Ok(Sources { text: out, ending: if one_line { "list" } else { "sources" } })
     }
 }
 
@@ -92,26 +80,14 @@ fn one_line_source(line: &str) -> std::result::Result<String, String> {
     }
     let mut kept = Vec::new();
     for option in line[open + 1..close].split_whitespace() {
-        let name = option
-            .split('=')
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches(['+', '-']);
+        let name = option.split('=').next().unwrap_or_default().trim_end_matches(['+', '-']);
         refuse(name)?;
         if !name.eq_ignore_ascii_case("signed-by") {
             kept.push(option);
         }
     }
-    let options = if kept.is_empty() {
-        String::new()
-    } else {
-        format!("[{}] ", kept.join(" "))
-    };
-    Ok(format!(
-        "{}{options}{}",
-        &line[..open],
-        line[close + 1..].trim_start()
-    ))
+    let options = if kept.is_empty() { String::new() } else { format!("[{}] ", kept.join(" ")) };
+    Ok(format!("{}{options}{}", &line[..open], line[close + 1..].trim_start()))
 }
 
 /// A line of a deb822 source; `None` for the `Signed-By` field, as above.
@@ -127,7 +103,7 @@ fn deb822_line(line: &str) -> std::result::Result<Option<&str>, String> {
     let value = line.split_once(':').map_or("", |(_, value)| value.trim());
     if value.is_empty() || value.starts_with('-') {
         return Err(
-            "it has a key inside Signed-By; put the key into a file and give that with --keyring".into(),
+            "it has a key inside Signed-By; put the key into a file and give that with --keyring".into()
         );
     }
     Ok(None)
@@ -135,9 +111,7 @@ fn deb822_line(line: &str) -> std::result::Result<Option<&str>, String> {
 
 fn refuse(name: &str) -> std::result::Result<(), String> {
     if REFUSED.iter().any(|refused| refused.eq_ignore_ascii_case(name)) {
-        return Err(format!(
-            "it sets {name:?}, which lets apt skip the archive's signature"
-        ));
+        return Err(format!("it sets {name:?}, which lets apt skip the archive's signature"));
     }
     Ok(())
 }
@@ -151,10 +125,7 @@ mod tests {
         let list =
             Sources::parse("# x\ndeb [arch=amd64 signed-by=/k.gpg] http://a/d s main\ndeb file:/x ./\n")
                 .unwrap();
-        assert_eq!(
-            list.text,
-            "# x\ndeb [arch=amd64] http://a/d s main\ndeb file:/x ./\n"
-        );
+        assert_eq!(list.text, "# x\ndeb [arch=amd64] http://a/d s main\ndeb file:/x ./\n");
         assert_eq!(list.ending, "list");
         let text = "Types: deb\nURIs: http://a/d\nSuites: s\nComponents: main\nSigned-By: /k.gpg\n";
         let sources = Sources::parse(text).unwrap();

@@ -15,19 +15,14 @@ pub fn split(version: &str) -> (u32, &str, &str) {
 /// The order of two versions.
 pub fn compare(a: &str, b: &str) -> Ordering {
     let (a, b) = (split(a), split(b));
-    a.0.cmp(&b.0)
-        .then_with(|| compare_part(a.1, b.1))
-        .then_with(|| compare_part(a.2, b.2))
+    a.0.cmp(&b.0).then_with(|| compare_part(a.1, b.1)).then_with(|| compare_part(a.2, b.2))
 }
 
 /// In turn a run of non-digits and a run of digits, until one differs.
 fn compare_part(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     while !a.is_empty() || !b.is_empty() {
-        let words = (
-            take(&mut a, |c| !c.is_ascii_digit()),
-            take(&mut b, |c| !c.is_ascii_digit()),
-        );
+        let words = (take(&mut a, |c| !c.is_ascii_digit()), take(&mut b, |c| !c.is_ascii_digit()));
         let longest = words.0.len().max(words.1.len());
         for i in 0..=longest {
             let order = weight(words.0.get(i)).cmp(&weight(words.1.get(i)));
@@ -92,9 +87,8 @@ mod tests {
         for (i, a) in ascending.iter().enumerate() {
             for (j, b) in ascending.iter().enumerate() {
                 assert_eq!(compare(a, b), i.cmp(&j), "{a} {b}");
-                let asked = std::process::Command::new("dpkg")
-                    .args(["--compare-versions", a, "lt", b])
-                    .status();
+                let asked =
+                    std::process::Command::new("dpkg").args(["--compare-versions", a, "lt", b]).status();
                 assert_eq!(asked.unwrap().success(), i < j, "dpkg: {a} {b}");
             }
         }
