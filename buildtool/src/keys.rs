@@ -93,6 +93,12 @@ impl Secret {
         &self.public
     }
 
+    /// The same key again, for tests that use one in several places.
+    #[cfg(test)]
+    pub fn duplicate(&self) -> Self {
+        Secret { pair: self.pair.clone(), public: self.public.clone() }
+    }
+
     /// The signature of `message` (RFC 8032, deterministic).
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         self.pair.sk.sign(message, None).to_vec()

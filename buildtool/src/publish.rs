@@ -192,7 +192,7 @@ pub fn plan_refresh(editor: &RepositoryEditor, keys: &OnlineKeys, now: UnixTime)
 ///
 /// # Errors
 /// At the first write that fails. Run the verb again: it goes on where this one stopped.
-pub fn perform(plan: &Plan, store: &mut dyn Store, progress: &Progress) -> Result<()> {
+pub fn perform(plan: &Plan, store: &mut dyn Store, progress: Progress) -> Result<()> {
     let bytes = plan.steps.iter().map(|step| match step {
         Step::Target { length, .. } => *length,
         Step::Metadata { .. } => 0,
@@ -391,3 +391,6 @@ fn put_target(from: &Path, to: &Path, sha256: &Sha256) -> Result<()> {
     fs::rename(&aside, to).at(what, to)?;
     host::file::sync_folder_of(to).during(what)
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,7 +164,11 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LoadError::Missing(file) => write!(f, "{file} is missing"),
-            LoadError::Refused { file, error } => write!(f, "{file}: {error}"),
+            LoadError::Refused { file, error } => {
+                let why = error.to_string();
+                // timestamp.json says its own name.
+                if why.starts_with(file.as_str()) { f.write_str(&why) } else { write!(f, "{file}: {why}") }
+            }
             LoadError::Read(error) => error.fmt(f),
         }
     }

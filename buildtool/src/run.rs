@@ -306,7 +306,7 @@ fn publish_pending(
 ) -> Result<Answer> {
     let plan = publish::plan(&editor, outs, online, context.now)?;
     let mut repository = editor.repository().clone();
-    publish::perform(&plan, &mut repository, &context.progress)?;
+    publish::perform(&plan, &mut repository, context.progress)?;
     editor.clear()?;
     Ok(published_answer(&plan))
 }
@@ -317,7 +317,7 @@ fn refresh_timestamp(args: &cli::RefreshArgs, context: &Context) -> Result<Answe
     let editor = RepositoryEditor::open(Repository::at(&args.repo))?;
     let plan = publish::plan_refresh(&editor, &online, context.now)?;
     let mut repository = editor.repository().clone();
-    publish::perform(&plan, &mut repository, &context.progress)?;
+    publish::perform(&plan, &mut repository, context.progress)?;
     Ok(published_answer(&plan))
 }
 

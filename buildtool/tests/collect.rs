@@ -1,4 +1,5 @@
 //! Collecting from a real, small, signed archive with real apt, and a bundle of it with real tar and apt.
+#![allow(clippy::unwrap_used, reason = "a test that cannot make its world fails")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Keys, thresholds, rotation, publication and export, each judged by the code that nodes run.
+#![allow(clippy::unwrap_used, reason = "a test that cannot make its world fails")]
 
 mod common;
 
@@ -303,7 +304,9 @@ fn refreshing_signs_the_timestamp_anew_and_leaves_a_young_snapshot() {
 
 #[test]
 fn check_finds_each_planted_problem() {
-    let plant: [(&str, i32, &dyn Fn(&World)); 9] = [
+    /// The kind of problem, the exit code, and what brings it about.
+    type Plant<'p> = (&'p str, i32, &'p dyn Fn(&World));
+    let plant: [Plant<'_>; 9] = [
         ("target-missing", 1, &|w| fs::remove_file(w.find(".index.json")).unwrap()),
         ("target-damaged", 1, &|w| {
             let bundle = w.find(".bundle.tar.gz");

@@ -1,6 +1,7 @@
 //! A whole valid world for each test to break one thing in: a small signed archive, keys, a repository, and a node that
 //! judges it. Everything real: dpkg-deb, apt-ftparchive, gpg, the built binary.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot make its world fails")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,0 +1,290 @@
+//! Publication cut off at every step: a node sees a whole repository at each moment, and the next run completes it.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::Path;
+
+use format::index::Family;
+use format::name::TargetPath;
+use tempfile::TempDir;
+
+use super::*;
+use crate::bundle;
+use crate::collect::Collected;
+use crate::editor::{FirstRoot, PENDING_ROLES, Release, RoleSpec};
+
+const NOW: UnixTime = UnixTime(1_795_411_753);
+
+struct World {
+    folder: TempDir,
+    offline: Vec<Secret>,
+    snapshot: Secret,
+    timestamp: Secret,
+    /// Signs timestamps instead of all others, once it is set.
+    stranger: RefCell<Option<Secret>>,
+}
+
+/// What a publication will change.
+type Change<'c> = &'c dyn Fn(&World, &mut RepositoryEditor) -> Vec<PathBuf>;
+
+impl World {
+    /// A repository with bundle 1 in it.
+    fn new() -> Self {
+        let world = World {
+            folder: TempDir::new().unwrap(),
+            offline: (0..3).map(|_| Secret::generate().unwrap()).collect(),
+            snapshot: Secret::generate().unwrap(),
+            timestamp: Secret::generate().unwrap(),
+            stranger: RefCell::new(None),
+        };
+        let spec = |role, key: &Secret| RoleSpec { role, keys: vec![key.public().clone()], threshold: 1 };
+        let first = FirstRoot {
+            top_level: vec![
+                ("root", spec("root", &world.offline[0])),
+                ("targets", spec("targets", &world.offline[1])),
+                ("snapshot", spec("snapshot", &world.snapshot)),
+                ("timestamp", spec("timestamp", &world.timestamp)),
+            ],
+            bundles: spec("bundles", &world.offline[2]),
+            days: [365, 365, 90],
+        };
+        let mut editor = world.editor();
+        editor.create(&first, NOW).unwrap();
+        let out = world.add_bundle(&mut editor, "1");
+        world.sign(&mut editor);
+        world.publish(editor, &[out], &mut world.repository()).unwrap();
+        world
+    }
+
+    fn repository(&self) -> Repository {
+        Repository::at(&self.folder.path().join("repo"))
+    }
+
+    fn editor(&self) -> RepositoryEditor {
+        RepositoryEditor::open(self.repository()).unwrap()
+    }
+
+    fn add_bundle(&self, editor: &mut RepositoryEditor, version: &str) -> PathBuf {
+        let out = self.folder.path().join(format!("out-{version}"));
+        let collected = Collected {
+            api_version: format::API_VERSION.into(),
+            kind: crate::collect::KIND.into(),
+            variant: "debian-12-amd64".parse().unwrap(),
+            family: Family::Apt,
+            architecture: "amd64".into(),
+            created: NOW,
+            security_only: false,
+            releases: Vec::new(),
+            inventories: Vec::new(),
+            packages: Vec::new(),
+        };
+        let (version, cycle) = (version.parse().unwrap(), "c".parse().unwrap());
+        let index = bundle::write(&collected, &out, &version, &cycle, &out, Progress::Quiet).unwrap();
+        let bytes = fs::read(out.join(bundle::INDEX)).unwrap();
+        let entry = |length, sha256| json!({"length": length, "hashes": {"sha256": sha256}});
+        let release = Release {
+            index: (
+                format!("bundles/debian-12-amd64/{version}/index.json"),
+                entry(bytes.len() as u64, Sha256::of(&bytes)),
+            ),
+            bundle: (index.bundle.path.to_string(), entry(index.bundle.length, index.bundle.sha256)),
+            prefix: "bundles/debian-12-amd64/".into(),
+            cycle,
+        };
+        assert!(editor.add_release(&release, 90, NOW).unwrap());
+        out
+    }
+
+    fn sign(&self, editor: &mut RepositoryEditor) {
+        for key in &self.offline {
+            // A key that belongs to nothing pending is refused, which is fine here.
+            let _ = editor.sign(&PENDING_ROLES, &[key]);
+        }
+    }
+
+    fn publish(&self, mut editor: RepositoryEditor, outs: &[PathBuf], store: &mut dyn Store) -> Result<()> {
+        let copy = |key: &Secret| key.duplicate();
+        let all = |key| [key].into_iter().chain(&self.offline).map(copy).collect();
+        let keys = OnlineKeys {
+            snapshot: all(&self.snapshot),
+            timestamp: match &*self.stranger.borrow() {
+                Some(key) => vec![copy(key)],
+                None => all(&self.timestamp),
+            },
+            snapshot_days: 14,
+            timestamp_days: 14,
+        };
+        let plan = plan(&editor, outs, &keys, NOW)?;
+        perform(&plan, store, Progress::Quiet)?;
+        editor.clear()
+    }
+
+    /// What a node sees; every target that it may ask for is there and right.
+    fn node(&self) -> std::result::Result<View, String> {
+        let view = repository::load(&self.repository(), 1, NOW).map_err(|e| e.to_string())?;
+        for (path, file) in &view.bundles().unwrap().targets {
+            let path: TargetPath = path.parse().unwrap();
+            let content =
+                fs::read(self.repository().targets().join(path.with_digest(&file.sha256.to_string())));
+            if Sha256::of(&content.map_err(|e| format!("{path}: {e}"))?) != file.sha256 {
+                return Err(format!("{path} is damaged"));
+            }
+        }
+        Ok(view)
+    }
+}
+
+/// Fails at the n-th write, and leaves behind what a kill there would leave.
+struct Failing {
+    repository: Repository,
+    left: usize,
+}
+
+impl Store for Failing {
+    fn put(&mut self, step: &Step) -> Result<()> {
+        if self.left > 0 {
+            self.left -= 1;
+            return self.repository.put(step);
+        }
+        let to = match step {
+            Step::Target { to, .. } => self.repository.targets().join(to),
+            Step::Metadata { name, .. } => self.repository.metadata().join(name),
+        };
+        let name = to.file_name().unwrap().to_string_lossy();
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::write(to.with_file_name(format!(".{name}.new")), "half").unwrap();
+        Err(Error::new(Kind::Io, "cut off", "by the test"))
+    }
+}
+
+fn is_half(path: &Path) -> bool {
+    path.file_name().is_some_and(|n| n.to_string_lossy().ends_with(".new"))
+}
+
+/// Cuts the publication of `change` off at each step and completes it; returns how many steps there were.
+fn cut_off_everywhere(change: Change<'_>, gap_is_allowed: bool) -> usize {
+    for cut in 0.. {
+        let world = World::new();
+        let mut editor = world.editor();
+        let outs = change(&world, &mut editor);
+        world.sign(&mut editor);
+        let wanted = editor.effective(BUNDLES).unwrap().version();
+        let wanted_root = editor.effective("root").unwrap().version();
+        let mut store = Failing { repository: world.repository(), left: cut };
+        let done = world.publish(editor, &outs, &mut store).is_ok();
+        if !gap_is_allowed {
+            world.node().unwrap_or_else(|e| panic!("cut at {cut}: {e}"));
+        }
+        if !done {
+            // A new process, later.
+            let editor = world.editor();
+            world
+                .publish(editor, &outs, &mut world.repository())
+                .unwrap_or_else(|e| panic!("cut at {cut}: {e}"));
+        }
+        let view = world.node().unwrap_or_else(|e| panic!("completed after {cut}: {e}"));
+        assert_eq!(view.bundles().unwrap().header.version, wanted, "cut at {cut}");
+        assert_eq!(view.set.root().header.version, wanted_root, "cut at {cut}");
+        assert!(world.editor().pending().is_empty());
+        let metadata: Vec<PathBuf> =
+            fs::read_dir(world.repository().metadata()).unwrap().map(|e| e.unwrap().path()).collect();
+        assert!(done || metadata.iter().filter(|p| is_half(p)).count() <= 1);
+        if done {
+            return cut;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_new_bundle_survives_a_cut_at_every_step() {
+    let steps = cut_off_everywhere(&|world, editor| vec![world.add_bundle(editor, "2")], false);
+    assert_eq!(steps, 5, "index, bundle, bundles, snapshot, timestamp");
+}
+
+#[test]
+fn a_rotated_bundles_key_and_a_new_bundle_survive_a_cut_at_every_step() {
+    let rotate = |world: &World, editor: &mut RepositoryEditor| {
+        let old = world.offline[2].public().id.0.clone();
+        editor.rotate(BUNDLES, &old, world.offline[0].public(), 90, NOW).unwrap();
+        vec![world.add_bundle(editor, "2")]
+    };
+    assert_eq!(cut_off_everywhere(&rotate, false), 6);
+}
+
+#[test]
+fn rotated_online_keys_survive_a_cut_at_every_step_and_no_node_is_turned_away_if_the_old_ones_sign_once_more()
+{
+    let rotate = |world: &World, editor: &mut RepositoryEditor| {
+        for (role, old, new) in [
+            ("timestamp", &world.timestamp, &world.offline[1]),
+            ("snapshot", &world.snapshot, &world.offline[2]),
+        ] {
+            editor.rotate(role, &old.public().id.0, new.public(), 365, NOW).unwrap();
+        }
+        Vec::new()
+    };
+    assert_eq!(cut_off_everywhere(&rotate, false), 3, "snapshot, timestamp, root last");
+}
+
+#[test]
+fn a_rotated_root_key_survives_a_cut_at_every_step() {
+    let rotate = |world: &World, editor: &mut RepositoryEditor| {
+        let old = world.offline[0].public().id.0.clone();
+        editor.rotate("root", &old, world.offline[1].public(), 365, NOW).unwrap();
+        vec![world.add_bundle(editor, "2")]
+    };
+    cut_off_everywhere(&rotate, false);
+}
+
+#[test]
+fn an_expired_role_is_not_published_and_nothing_is_written() {
+    let world = World::new();
+    let mut editor = world.editor();
+    let out = world.add_bundle(&mut editor, "2");
+    world.sign(&mut editor);
+    let before = fs::read(world.repository().metadata().join("timestamp.json")).unwrap();
+    let keys = OnlineKeys {
+        snapshot: vec![world.snapshot.duplicate()],
+        timestamp: vec![world.timestamp.duplicate()],
+        snapshot_days: 14,
+        timestamp_days: 0,
+    };
+    let error = plan(&editor, &[out], &keys, NOW).unwrap_err();
+    assert!(error.to_string().contains("expired"), "{error}");
+    assert_eq!(fs::read(world.repository().metadata().join("timestamp.json")).unwrap(), before);
+}
+
+/// A new key for timestamp that alone signs from now on, as after a theft.
+fn replace_timestamp_key(world: &World, editor: &mut RepositoryEditor) {
+    let new = Secret::generate().unwrap();
+    let old = &world.timestamp.public().id.0;
+    editor.rotate("timestamp", old, new.public(), 365, NOW).unwrap();
+    world.stranger.replace(Some(new));
+}
+
+#[test]
+fn a_stolen_timestamp_key_is_replaced_through_a_cut_at_every_step() {
+    let rotate = |world: &World, editor: &mut RepositoryEditor| {
+        replace_timestamp_key(world, editor);
+        vec![world.add_bundle(editor, "2")]
+    };
+    cut_off_everywhere(&rotate, true);
+}
+
+#[test]
+fn a_root_that_is_there_is_never_replaced_by_another_of_its_version() {
+    let world = World::new();
+    let mut editor = world.editor();
+    replace_timestamp_key(&world, &mut editor);
+    world.sign(&mut editor);
+    // Cut off with only the root in place, which the published timestamp does not fit.
+    let root = editor.effective("root").unwrap().to_bytes().unwrap();
+    fs::write(world.repository().metadata().join("2.root.json"), root).unwrap();
+    drop(editor);
+    let mut editor = world.editor();
+    let error = editor.add_key("root", world.offline[1].public(), 365, NOW).unwrap_err();
+    assert!(error.to_string().contains("run publish again"), "{error}");
+    world.publish(editor, &[], &mut world.repository()).unwrap();
+    assert_eq!(world.node().unwrap().set.root().header.version, 2);
+}
