@@ -4,6 +4,7 @@
 #   DIR/release.list   the release as it was published, without security and other updates
 #   DIR/updates.list   the same and its security and updates suites
 #   DIR/keyrings       the keyrings that sign them, a file a line
+#   DIR/release        which release, and which point release of it
 #
 # Third-party sources are passed over: only what says it is of the distribution (its Origin) counts.
 # usage: archive.sh DIR
@@ -13,13 +14,15 @@ set -euo pipefail
 
 out=${1:?usage: archive.sh DIR}
 mkdir -p "$out"
+exec 8>"$out/lock" # tests run side by side
+flock 8
 # shellcheck source=/dev/null
 . /etc/os-release
 codename=${VERSION_CODENAME:?this distribution has no VERSION_CODENAME in /etc/os-release}
 
-# uri suite component origin codename suite-name file:entry
+# uri suite component origin codename suite-name file:entry point-release
 targets=$(apt-get indextargets \
-    --format "\$(REPO_URI) \$(RELEASE) \$(COMPONENT) \$(ORIGIN) \$(CODENAME) \$(SUITE) \$(SOURCESENTRY)" \
+    --format "\$(REPO_URI) \$(RELEASE) \$(COMPONENT) \$(ORIGIN) \$(CODENAME) \$(SUITE) \$(SOURCESENTRY) \$(VERSION)" \
     'Created-By: Packages' "Architecture: $(dpkg --print-architecture)" | sort -u)
 
 # The value of Signed-By of one entry of a sources file: paths, or a key block.
@@ -44,7 +47,7 @@ signed_by() {
 : >"$out/release.list"
 : >"$out/updates.list"
 : >"$out/keyrings.new"
-while read -r uri suite component origin in_codename suite_name source; do
+while read -r uri suite component origin in_codename suite_name source version; do
     case $origin in Debian | Ubuntu) ;; *) continue ;; esac
     line="deb $uri $suite $component"
     case "$suite $suite_name $in_codename" in
@@ -53,6 +56,7 @@ while read -r uri suite component origin in_codename suite_name source; do
     *)
         [ "$in_codename" = "$codename" ] || continue
         echo "$line" >>"$out/release.list"
+        echo "$ID $codename $version" >"$out/release"
         ;;
     esac
     keys=$(signed_by "${source%:*}" "${source##*:}")

@@ -68,6 +68,17 @@ listen() {
     served_url=$url
 }
 
+# What went over the wire so far, once every connection has ended: requests, and bytes to the node.
+wire() {
+    local deadline=$((SECONDS + 20))
+    until [ "$(grep -c '^opened' "$work/wire.log")" = "$(grep -c '^closed' "$work/wire.log")" ]; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "a connection to the mirror stays open"
+    done
+    case $1 in
+    requests) grep -c -E '^(GET|HEAD) ' "$work/wire.log" || true ;;
+    bytes) awk -F'[= ]' '/^closed/ { sum += $3 } END { print sum + 0 }' "$work/wire.log" ;;
+    esac
+}
 in_node() { chroot "$node" "$@"; }
 installed() { in_node dpkg-query -W -f '${binary:Package} ${Version} ${Status}\n' | sed -n 's/ install ok installed$//p' | sort; }
 human() { numfmt --to=iec-i --suffix=B --format=%.1f "$1"; }
@@ -93,9 +104,10 @@ CONF
 
 # --- The centre: keys, bundle, repository ----------------------------------------------------------------------------
 build=$bin/prestage-build
-"$project/scripts/archive.sh" "$cache/archive"
+archive=$work/archive
+"$project/scripts/archive.sh" "$archive"
 keyrings=()
-while read -r keyring; do keyrings+=(--keyring "$keyring"); done <"$cache/archive/keyrings"
+while read -r keyring; do keyrings+=(--keyring "$keyring"); done <"$archive/keyrings"
 # shellcheck source=/dev/null
 variant=$(. "$node/etc/os-release" && echo "$ID-$VERSION_ID-$(in_node dpkg --print-architecture)")
 version=$(date -u +%Y%m%d)-1
@@ -106,7 +118,7 @@ for role in root targets bundles snapshot timestamp; do
 done
 step "root" "$build" root init "$repo" --root-key "$work/root.key" --targets-key "$work/targets.key" \
     --bundles-key "$work/bundles.key" --snapshot-key "$work/snapshot.key" --timestamp-key "$work/timestamp.key"
-step "collect" "$build" collect apt --variant "$variant" --sources "$cache/archive/updates.list" "${keyrings[@]}" \
+step "collect" "$build" collect apt --variant "$variant" --sources "$archive/updates.list" "${keyrings[@]}" \
     --inventory "$node/var/lib/dpkg/status" --output "$work/collected"
 step "bundle" "$build" bundle "$work/collected" --version "$version" --cycle "$cycle" --output "$work/bundle"
 step "sign" "$build" sign "$repo" "$work/bundle" --key "$work/bundles.key"
@@ -114,6 +126,8 @@ step "publish" "$build" publish "$repo" "$work/bundle" --snapshot-key "$work/sna
     --timestamp-key "$work/timestamp.key"
 step "check" "$build" check "$repo" --full
 listen server "$build" serve "$repo" --listen 127.0.0.1:0
+# Between node and mirror: counts what goes over the wire, protocol included, whatever either of them says.
+listen wire "$bin/prestage-lab" tap "${served_url#http://}"
 mirror=$served_url
 listen receiver "$bin/prestage-lab" receive "$work/received"
 receiver=$served_url
@@ -132,8 +146,8 @@ url = "$receiver"
 CONF
 prestage=("$bin/prestage" --root "$node")
 step "fetch" "${prestage[@]}" fetch
-requests_of_fetch=$(grep -c ' GET ' "$work/server.log" || true)
-status() { jq -r "$1" "$node/var/lib/prestage/status.json"; }
+told() { jq -r "$1" "$node/var/lib/prestage/status.json"; }
+requests=$(wire requests) on_the_wire=$(wire bytes) fetched=$(told .status.fetch.bytesReceived)
 step "install" "${prestage[@]}" install --now
 step "report" "${prestage[@]}" report
 step "status" "${prestage[@]}" status
@@ -172,18 +186,14 @@ jq -e -s 'any(.[]; .step == "install" and .outcome == "installed")' "$work"/rece
 
 # --- Once more: nothing to do ----------------------------------------------------------------------------------------
 dpkg_before=$(sha256sum <"$node/var/lib/dpkg/status")
-lines_before=$(wc -l <"$work/server.log")
 step "run-again" "${prestage[@]}" run
-again=$(tail -n "+$((lines_before + 1))" "$work/server.log" | grep -c ' GET ' || true)
+again=$(($(wire requests) - requests))
 [ "$dpkg_before" = "$(sha256sum <"$node/var/lib/dpkg/status")" ] || fail "a second run changed dpkg's status"
 [ "$again" -le 2 ] || fail "a second run made $again requests; at most 2 were expected"
 
 # --- The table -------------------------------------------------------------------------------------------------------
 bundle=$(find "$repo/targets" -name '*.bundle.tar.gz')
 bundle_size=$(stat -c %s "$bundle")
-fetched=$(status .status.fetch.bytesReceived)
-# The server's own count: body bytes, the last number of each line of its log.
-served=$(head -n "$lines_before" "$work/server.log" | awk '/ GET / { s += $NF } END { print s + 0 }')
 {
     printf '\nThe commands, in order:\n\n'
     cut -f2 "$work/commands" | sed "s|$bin/||; s|^|    |"
@@ -198,10 +208,10 @@ served=$(head -n "$lines_before" "$work/server.log" | awk '/ GET / { s += $NF } 
     row "packages updated, each proved with dpkg-query" "$updated"
     row "bundle" "$(human "$bundle_size")"
     row "packages that the node needed" "$(human "$needed")"
-    row "bytes fetched, as the agent counts (all)" "$(human "$fetched")"
-    row "bytes fetched, as the server counts (bodies)" "$(human "$served")"
-    row "requests for it" "$requests_of_fetch"
-    row "fetched for each byte needed" "$(awk -v a="$fetched" -v b="$needed" 'BEGIN { printf "%.1f %%", 100 * a / b }')"
+    row "fetched, as the agent counts" "$fetched B"
+    row "fetched, as counted on the wire" "$on_the_wire B"
+    row "fetched for what was needed" "$(awk -v a="$on_the_wire" -v b="$needed" 'BEGIN { printf "%.2f %%", 100 * a / b }')"
+    row "requests for it" "$requests"
     row "network seen by the package manager" "$(sed -n 's/^[0-9]*: \([^:]*\):.*state \([A-Z]*\).*/\1 \2/p' "$seen" | paste -sd,)"
     row "reports accepted" "$reports"
     row "requests of a second run" "$again"

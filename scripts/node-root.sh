@@ -9,7 +9,10 @@ set -euo pipefail
 need_root "making a node root"
 
 kind=${1:?usage: node-root.sh minimal | kiosk}
-archive="$cache/archive"
+mkdir -p "$cache"
+exec 9>"$cache/root-$kind.lock"
+flock 9
+archive="$cache/archive-$kind"
 "$project/scripts/archive.sh" "$archive"
 
 case $kind in
@@ -28,12 +31,9 @@ kiosk)
 esac
 
 # Keyed by everything that decides what is in it. A point release of the distribution makes a new one.
-version=$(apt-get indextargets --format "\$(VERSION) \$(CODENAME)" 'Created-By: Packages' | sort | paste -sd,)
-key=$(cat "$0" "$archive/release.list" - <<<"$version $variant $packages" | short_hash)
+key=$(cat "$0" "$archive/release" "$archive/release.list" - <<<"$variant $packages" | short_hash)
 root="$cache/root-$kind-$key"
 
-exec 9>"$cache/root-$kind.lock"
-flock 9
 if [ ! -d "$root" ]; then
     say "making a node root ($kind); this is done once"
     rm -rf "$root.new"
@@ -48,7 +48,7 @@ if [ ! -d "$root" ]; then
         --customize-hook="rm -rf \"\$1\"/var/cache/apt/archives/*.deb \"\$1\"/var/lib/apt/lists/*_*" \
         --customize-hook="printf '#!/bin/sh\n# No service of a test root ever starts.\nexit 101\n' >\"\$1/usr/sbin/policy-rc.d\" && chmod 755 \"\$1/usr/sbin/policy-rc.d\"" \
         --customize-hook="echo test-node >\"\$1/etc/hostname\"" \
-        "$(codename=$(awk 'NR==1 { print $3 }' "$archive/release.list") && echo "$codename")" \
+        "$(awk 'NR == 1 { print $3 }' "$archive/release.list")" \
         "$root.new" "$archive/release.list" >&2
     mv "$root.new" "$root"
 fi

@@ -57,9 +57,7 @@ impl Deb {
     #[must_use]
     pub fn payload(self, size: usize) -> Self {
         let seed = format!("{} {}", self.name, self.version);
-        let seed = seed
-            .bytes()
-            .fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let seed = seed.bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let path = format!("/usr/share/{}/payload", self.name);
         self.file(&path, Random::new(seed).bytes(size))
     }
@@ -107,10 +105,7 @@ impl Deb {
         }
         fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755)).expect("a readable tree");
         fs::create_dir_all(folder).expect("the folder for packages");
-        let version = self
-            .version
-            .split_once(':')
-            .map_or(self.version.as_str(), |(_, v)| v);
+        let version = self.version.split_once(':').map_or(self.version.as_str(), |(_, v)| v);
         let deb = folder.join(format!("{}_{version}_{}.deb", self.name, self.arch));
         let output = Command::new("dpkg-deb")
             .args(["--root-owner-group", "-Zgzip", "-z1", "--build"])
@@ -119,11 +114,7 @@ impl Deb {
             .env("SOURCE_DATE_EPOCH", "1700000000")
             .output()
             .expect("dpkg-deb");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         deb
     }
 }
@@ -140,16 +131,8 @@ mod tests {
         let bytes = fs::read(&deb).unwrap();
         assert!(bytes.len() > 100_000);
         assert_eq!(bytes, fs::read(order.build(folder.path())).unwrap());
-        let fields = Command::new("dpkg-deb")
-            .arg("-f")
-            .arg(&deb)
-            .output()
-            .unwrap()
-            .stdout;
+        let fields = Command::new("dpkg-deb").arg("-f").arg(&deb).output().unwrap().stdout;
         let fields = String::from_utf8(fields).unwrap();
-        assert!(
-            fields.contains("Version: 1:2.0-1") && fields.contains("Depends: libc6"),
-            "{fields}"
-        );
+        assert!(fields.contains("Version: 1:2.0-1") && fields.contains("Depends: libc6"), "{fields}");
     }
 }

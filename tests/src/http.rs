@@ -31,11 +31,7 @@ impl Request {
         let (Some(method), Some(path)) = (words.next(), words.next()) else {
             return Err(bad("no request line"));
         };
-        let mut request = Request {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            ..Request::default()
-        };
+        let mut request = Request { method: method.to_owned(), path: path.to_owned(), ..Request::default() };
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
@@ -44,9 +40,7 @@ impl Request {
                 break;
             }
             let (name, value) = line.split_once(':').ok_or_else(|| bad("no header"))?;
-            request
-                .headers
-                .push((name.to_lowercase(), value.trim().to_owned()));
+            request.headers.push((name.to_lowercase(), value.trim().to_owned()));
         }
         if let Some(length) = request.header("content-length") {
             let length: u64 = length.parse().map_err(|_| bad("no length"))?;
@@ -59,10 +53,7 @@ impl Request {
 
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     /// The one range that was asked for: first byte, and last byte if it was said.

@@ -81,10 +81,7 @@ mod tests {
         let script = "dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null; sleep 0.05";
         let measured = measure(Command::new("sh").args(["-c", script])).unwrap();
         assert!(measured.status.success());
-        assert!(
-            measured.own_kib > 100 && measured.own_kib < 32 * 1024,
-            "{measured:?}"
-        );
+        assert!(measured.own_kib > 100 && measured.own_kib < 32 * 1024, "{measured:?}");
         assert!(measured.tree_kib > 64 * 1024, "{measured:?}");
     }
 }

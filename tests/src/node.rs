@@ -38,19 +38,10 @@ impl Node {
             fs::create_dir_all(path).expect("folders for a node");
         }
         let below = minimal_root();
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            below.display(),
-            upper.display(),
-            work.display()
-        );
-        let overlay = mount(
-            Some("overlay"),
-            &root,
-            Some("overlay"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        );
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", below.display(), upper.display(), work.display());
+        let overlay =
+            mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()));
         if overlay.is_err() {
             // A container whose own root is an overlay takes no other one above it.
             succeed(command("cp").arg("-a").arg(below.join(".")).arg(&root));
@@ -72,15 +63,11 @@ impl Node {
     pub fn variant(&self) -> Variant {
         let os_release = self.read("/etc/os-release");
         let field = |name: &str| {
-            let line = os_release
-                .lines()
-                .find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
+            let line = os_release.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
             line.unwrap_or_default().trim_matches('"').to_owned()
         };
         let arch = succeed(command("dpkg").arg("--print-architecture"));
-        format!("{}-{}-{}", field("ID"), field("VERSION_ID"), arch.trim())
-            .parse()
-            .expect("a variant")
+        format!("{}-{}-{}", field("ID"), field("VERSION_ID"), arch.trim()).parse().expect("a variant")
     }
 
     /// Writes its configuration: these mirrors, and whatever else a case needs (TOML).
@@ -146,11 +133,12 @@ impl Node {
 
     /// Installed packages and their versions; with the state behind the version where it is not `ii` or `hi`.
     pub fn inventory(&self) -> BTreeMap<String, String> {
-        let out = succeed(
-            command("dpkg-query")
-                .arg(format!("--admindir={}", self.path("/var/lib/dpkg").display()))
-                .args(["-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n"]),
-        );
+        let out =
+            succeed(
+                command("dpkg-query")
+                    .arg(format!("--admindir={}", self.path("/var/lib/dpkg").display()))
+                    .args(["-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n"]),
+            );
         out.lines()
             .filter_map(|line| {
                 let mut words = line.split_whitespace();
@@ -200,13 +188,7 @@ impl Node {
             }
             let full = self.root.join(&path);
             let meta = fs::symlink_metadata(&full).expect("a file of the node");
-            let line = format!(
-                "{}\0{:o} {} {}\n",
-                path.display(),
-                meta.mode(),
-                meta.uid(),
-                meta.gid()
-            );
+            let line = format!("{}\0{:o} {} {}\n", path.display(), meta.mode(), meta.uid(), meta.gid());
             hasher.update(line.as_bytes());
             let kind = meta.file_type();
             if kind.is_dir() {
@@ -234,14 +216,8 @@ impl Node {
         let path = self.path(path);
         fs::create_dir_all(&path).expect("a mount point");
         let options = format!("size={bytes}");
-        mount(
-            Some("tmpfs"),
-            &path,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .expect("a tmpfs");
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+            .expect("a tmpfs");
     }
 
     /// Takes away what [`Node::small_disk`] put there.

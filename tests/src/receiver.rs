@@ -40,10 +40,7 @@ impl Receiver {
         }
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State {
-            folder,
-            ..State::default()
-        });
+        let state = Arc::new(State { folder, ..State::default() });
         let shared = state.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -61,20 +58,12 @@ impl Receiver {
 
     /// What was accepted so far.
     pub fn accepted(&self) -> Vec<Report> {
-        self.state
-            .accepted
-            .lock()
-            .expect("no thread panics with it")
-            .clone()
+        self.state.accepted.lock().expect("no thread panics with it").clone()
     }
 
     /// What was refused so far, and why.
     pub fn refused(&self) -> Vec<String> {
-        self.state
-            .refused
-            .lock()
-            .expect("no thread panics with it")
-            .clone()
+        self.state.refused.lock().expect("no thread panics with it").clone()
     }
 
     /// Whether to answer 503 from now on.
@@ -113,10 +102,7 @@ impl State {
                 return 500;
             }
         }
-        self.accepted
-            .lock()
-            .expect("no thread panics with it")
-            .push(report);
+        self.accepted.lock().expect("no thread panics with it").push(report);
         202
     }
 }

@@ -28,32 +28,14 @@ impl Archive {
         fs::create_dir_all(folder.join("pool")).expect("a folder for the archive");
         fs::create_dir_all(&gpg_home).expect("a folder for gpg");
         succeed(command("chmod").arg("700").arg(&gpg_home));
-        let archive = Archive {
-            server: Server::start(&folder).expect("a port"),
-            folder,
-            gpg_home,
-        };
-        archive.gpg(&[
-            "--passphrase",
-            "",
-            "--quick-gen-key",
-            "Test Archive",
-            "ed25519",
-            "sign",
-            "never",
-        ]);
+        let archive = Archive { server: Server::start(&folder).expect("a port"), folder, gpg_home };
+        archive.gpg(&["--passphrase", "", "--quick-gen-key", "Test Archive", "ed25519", "sign", "never"]);
         archive.gpg(&["--output", &archive.keyring().to_string_lossy(), "--export"]);
         archive
     }
 
     fn gpg(&self, args: &[&str]) {
-        succeed(
-            command("gpg")
-                .arg("--homedir")
-                .arg(&self.gpg_home)
-                .args(["--batch", "--yes"])
-                .args(args),
-        );
+        succeed(command("gpg").arg("--homedir").arg(&self.gpg_home).args(["--batch", "--yes"]).args(args));
     }
 
     /// The keyring that the archive's signature is verified with.
@@ -100,22 +82,13 @@ impl Archive {
         ]);
         fs::write(dist.join("Release"), release).expect("Release");
         let (signed, plain) = (dist.join("InRelease"), dist.join("Release"));
-        self.gpg(&[
-            "--output",
-            &signed.to_string_lossy(),
-            "--clearsign",
-            &plain.to_string_lossy(),
-        ]);
+        self.gpg(&["--output", &signed.to_string_lossy(), "--clearsign", &plain.to_string_lossy()]);
     }
 }
 
 impl Drop for Archive {
     fn drop(&mut self) {
-        let _ = command("gpgconf")
-            .arg("--homedir")
-            .arg(&self.gpg_home)
-            .args(["--kill", "all"])
-            .status();
+        let _ = command("gpgconf").arg("--homedir").arg(&self.gpg_home).args(["--kill", "all"]).status();
     }
 }
 
@@ -159,9 +132,7 @@ pub struct Centre {
 impl Centre {
     /// A centre with new keys and an empty repository.
     pub fn new(sandbox: &Sandbox) -> Centre {
-        let centre = Centre {
-            folder: sandbox.path().join("centre"),
-        };
+        let centre = Centre { folder: sandbox.path().join("centre") };
         fs::create_dir_all(&centre.folder).expect("a folder for the centre");
         let mut init = centre.build(["root", "init"]);
         init.arg(centre.repository());
@@ -195,11 +166,7 @@ impl Centre {
         let collected = self.folder.join("collected");
         let _ = fs::remove_dir_all(&collected);
         let mut collect = self.build(["collect", "apt", "--variant", variant.as_str()]);
-        collect
-            .arg("--sources")
-            .arg(archive.sources())
-            .arg("--keyring")
-            .arg(archive.keyring());
+        collect.arg("--sources").arg(archive.sources()).arg("--keyring").arg(archive.keyring());
         for inventory in inventories {
             collect.arg("--inventory").arg(inventory);
         }
@@ -211,10 +178,7 @@ impl Centre {
     pub fn bundle(&self, collected: &Path, version: &str) -> PathBuf {
         let out = self.folder.join(format!("bundle-{version}"));
         let mut bundle = self.build(["bundle"]);
-        bundle
-            .arg(collected)
-            .args(["--version", version, "--cycle", "2026-11", "--output"])
-            .arg(&out);
+        bundle.arg(collected).args(["--version", version, "--cycle", "2026-11", "--output"]).arg(&out);
         succeed(&mut bundle);
         out
     }
@@ -247,9 +211,7 @@ impl Centre {
             let version = name.split('.').next().and_then(|v| v.parse::<u64>().ok());
             (version, fs::metadata(p).and_then(|m| m.modified()).ok())
         });
-        found
-            .pop()
-            .unwrap_or_else(|| panic!("no file {suffix} in {folder} of the repository"))
+        found.pop().unwrap_or_else(|| panic!("no file {suffix} in {folder} of the repository"))
     }
 
     /// The file that holds a part of the newest bundle's chain.
@@ -278,12 +240,8 @@ impl Centre {
     /// If there is none.
     pub fn member(&self, name: &str) -> Member {
         let index = self.index();
-        let found = index
-            .packages()
-            .find(|m| m.package.as_ref().is_some_and(|p| p.name == name));
-        found
-            .unwrap_or_else(|| panic!("the bundle has no package {name}"))
-            .clone()
+        let found = index.packages().find(|m| m.package.as_ref().is_some_and(|p| p.name == name));
+        found.unwrap_or_else(|| panic!("the bundle has no package {name}")).clone()
     }
 
     /// Where in the bundle file a byte of a package's content stands.
@@ -300,11 +258,7 @@ impl Centre {
     pub fn flip(&self, part: Part, at: u64) {
         use std::os::unix::fs::FileExt as _;
         let path = self.file(part);
-        let file = fs::File::options()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .expect("a file of the repository");
+        let file = fs::File::options().read(true).write(true).open(&path).expect("a file of the repository");
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).expect("a byte of it");
         byte[0] ^= 1;

@@ -47,10 +47,7 @@ impl Output {
     pub fn says(self, texts: &[&str]) -> Self {
         let all = format!("{}{}", self.stdout, self.stderr).to_lowercase();
         for text in texts {
-            assert!(
-                all.contains(&text.to_lowercase()),
-                "expected the words {text:?} of\n{self}"
-            );
+            assert!(all.contains(&text.to_lowercase()), "expected the words {text:?} of\n{self}");
         }
         self
     }
@@ -89,10 +86,7 @@ impl Sandbox {
             .tempdir_in("/var/tmp")
             .expect("a temporary folder");
         let path = folder.path().to_owned();
-        Sandbox {
-            folder: Some(folder),
-            path,
-        }
+        Sandbox { folder: Some(folder), path }
     }
 
     /// Its folder.
@@ -134,17 +128,11 @@ pub fn program(name: &str) -> PathBuf {
                 deps.parent().unwrap_or(deps).to_owned()
             }
         };
-        if !["prestage", "prestage-build"]
-            .iter()
-            .all(|p| folder.join(p).is_file())
-        {
+        if !["prestage", "prestage-build"].iter().all(|p| folder.join(p).is_file()) {
             let status = Command::new(env!("CARGO"))
                 .args(["build", "--quiet", "-p", "prestage", "-p", "prestage-build"])
                 .status();
-            assert!(
-                status.is_ok_and(|s| s.success()),
-                "the programs could not be built"
-            );
+            assert!(status.is_ok_and(|s| s.success()), "the programs could not be built");
         }
         folder
     });
@@ -154,10 +142,7 @@ pub fn program(name: &str) -> PathBuf {
 /// A program to run, with an environment that does not depend on who runs the tests.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    command
-        .env("LC_ALL", "C.UTF-8")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null());
+    command.env("LC_ALL", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
     command
 }
 
@@ -195,10 +180,7 @@ impl Running {
     #[track_caller]
     pub fn start(command: &mut Command) -> Running {
         let line = format!("{command:?}");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => panic!("{line}: {error}"),
@@ -206,12 +188,7 @@ impl Running {
         let mut pipes = Vec::new();
         pipes.extend(child.stdout.take().map(drain));
         pipes.extend(child.stderr.take().map(drain));
-        Running {
-            command: line,
-            child,
-            pipes,
-            own_kib: 0,
-        }
+        Running { command: line, child, pipes, own_kib: 0 }
     }
 
     /// `kill -9`, and waits for its end.

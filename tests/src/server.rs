@@ -115,10 +115,7 @@ impl Server {
 
     fn listen(root: &Path, listener: TcpListener) -> io::Result<Server> {
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            root: root.to_owned(),
-            ..Shared::default()
-        });
+        let shared = Arc::new(Shared { root: root.to_owned(), ..Shared::default() });
         let for_thread = shared.clone();
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -131,11 +128,7 @@ impl Server {
                 }
             }
         });
-        Ok(Server {
-            address,
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Server { address, shared, thread: Some(thread) })
     }
 
     /// Its URL, with a `/` at the end.
@@ -168,12 +161,7 @@ impl Server {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return false;
             };
-            state = self
-                .shared
-                .changed
-                .wait_timeout(state, left)
-                .expect("no thread panics with it")
-                .0;
+            state = self.shared.changed.wait_timeout(state, left).expect("no thread panics with it").0;
         }
         true
     }
@@ -286,10 +274,7 @@ impl Shared {
         };
         if let Some(to) = &behaviour.redirect_to {
             let mut answer = plain(302, "");
-            answer.headers.push((
-                "Location",
-                format!("{}{}", to.trim_end_matches('/'), request.path),
-            ));
+            answer.headers.push(("Location", format!("{}{}", to.trim_end_matches('/'), request.path)));
             return Ok(answer);
         }
         if behaviour.every_second_fails && number.is_multiple_of(2) {
@@ -308,30 +293,20 @@ impl Shared {
         };
         let etag = format!("\"{length}-{}\"", modified(&file)?);
         if request.header("if-none-match") == Some(etag.as_str()) {
-            return Ok(Answer {
-                status: 304,
-                headers: vec![("ETag", etag)],
-                body: None,
-                text: Vec::new(),
-            });
+            return Ok(Answer { status: 304, headers: vec![("ETag", etag)], body: None, text: Vec::new() });
         }
         let range = request.range().filter(|_| !behaviour.ignore_range);
         let (status, from, to) = match range {
             None => (200, 0, length),
             Some((from, _)) if from >= length => {
                 let mut answer = plain(416, "");
-                answer
-                    .headers
-                    .push(("Content-Range", format!("bytes */{length}")));
+                answer.headers.push(("Content-Range", format!("bytes */{length}")));
                 return Ok(answer);
             }
             Some((from, to)) => (206, from, to.map_or(length, |to| length.min(to + 1))),
         };
         let (from, to) = if status == 206 && behaviour.shift_range > 0 {
-            (
-                (from + behaviour.shift_range).min(length - 1),
-                (to + behaviour.shift_range).min(length),
-            )
+            ((from + behaviour.shift_range).min(length - 1), (to + behaviour.shift_range).min(length))
         } else {
             (from, to)
         };
@@ -343,12 +318,7 @@ impl Shared {
         if status == 206 {
             headers.push(("Content-Range", format!("bytes {from}-{}/{length}", to - 1)));
         }
-        Ok(Answer {
-            status,
-            headers,
-            body: Some((file, from, to)),
-            text: Vec::new(),
-        })
+        Ok(Answer { status, headers, body: Some((file, from, to)), text: Vec::new() })
     }
 
     fn open(&self, path: &str) -> Option<(File, u64)> {
@@ -425,10 +395,7 @@ impl Shared {
             CutKind::Close => {}
             CutKind::Reset => {
                 // Not to linger means to reset: what is not yet delivered is lost.
-                let linger = nix::libc::linger {
-                    l_onoff: 1,
-                    l_linger: 0,
-                };
+                let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
                 setsockopt(stream, sockopt::Linger, &linger)?;
             }
             CutKind::Stall => {
@@ -446,9 +413,7 @@ impl Shared {
 
 fn modified(file: &File) -> io::Result<u128> {
     let time = file.metadata()?.modified()?;
-    Ok(time
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos()))
+    Ok(time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos()))
 }
 
 fn decode(path: &str) -> String {
@@ -457,9 +422,7 @@ fn decode(path: &str) -> String {
     while let Some(b) = bytes.next() {
         if b == b'%' {
             let hex: Vec<u8> = bytes.by_ref().take(2).collect();
-            let code = std::str::from_utf8(&hex)
-                .ok()
-                .and_then(|h| u8::from_str_radix(h, 16).ok());
+            let code = std::str::from_utf8(&hex).ok().and_then(|h| u8::from_str_radix(h, 16).ok());
             out.push(code.unwrap_or(b'?'));
         } else {
             out.push(b);
@@ -474,10 +437,7 @@ mod tests {
 
     fn get(server: &Server, path: &str, headers: &str) -> io::Result<(String, Vec<u8>)> {
         let mut stream = TcpStream::connect(server.address)?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n"
-        )?;
+        write!(stream, "GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n")?;
         stream.shutdown(Shutdown::Write)?;
         let mut all = Vec::new();
         let result = stream.read_to_end(&mut all);
@@ -498,22 +458,11 @@ mod tests {
     fn ranges_are_served_and_recorded() {
         let (_folder, server, content) = served();
         let (head, body) = get(&server, "/a%2bb", "Range: bytes=10-19\r\n").unwrap();
-        assert!(
-            head.starts_with("HTTP/1.1 206") && head.contains("bytes 10-19/100000"),
-            "{head}"
-        );
+        assert!(head.starts_with("HTTP/1.1 206") && head.contains("bytes 10-19/100000"), "{head}");
         assert_eq!(body, &content[10..20]);
         let exchange = &server.exchanges()[0];
-        assert_eq!(
-            (exchange.from, exchange.sent, exchange.whole),
-            (Some(10), 10, true)
-        );
-        assert!(
-            get(&server, "/../etc/passwd", "")
-                .unwrap()
-                .0
-                .starts_with("HTTP/1.1 404")
-        );
+        assert_eq!((exchange.from, exchange.sent, exchange.whole), (Some(10), 10, true));
+        assert!(get(&server, "/../etc/passwd", "").unwrap().0.starts_with("HTTP/1.1 404"));
     }
 
     #[test]
@@ -521,11 +470,7 @@ mod tests {
         let (_folder, server, content) = served();
         for (how, ok) in [(CutKind::Close, true), (CutKind::Reset, false)] {
             server.behave(Behaviour {
-                cut: Some(Cut {
-                    suffix: "a+b".into(),
-                    after: 50_000,
-                    how,
-                }),
+                cut: Some(Cut { suffix: "a+b".into(), after: 50_000, how }),
                 ..Behaviour::default()
             });
             let result = get(&server, "/a+b", "");
@@ -541,10 +486,7 @@ mod tests {
     #[test]
     fn it_flips_one_byte_wherever_the_range_begins() {
         let (_folder, server, content) = served();
-        server.behave(Behaviour {
-            flip: Some(("a+b".into(), 5_000)),
-            ..Behaviour::default()
-        });
+        server.behave(Behaviour { flip: Some(("a+b".into(), 5_000)), ..Behaviour::default() });
         let (_, body) = get(&server, "/a+b", "Range: bytes=4999-5001\r\n").unwrap();
         assert_eq!(body, [content[4999], content[5000] ^ 1, content[5001]]);
     }

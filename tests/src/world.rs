@@ -50,7 +50,7 @@ pub fn new_packages() -> Vec<Deb> {
             .depends("till-lib (>= 2.0), till-new")
             .script("postinst", "cat /proc/net/dev >/var/log/network-seen"),
         Deb::new("till-data", "2.0").payload(LARGE),
-        Deb::new("till-new", "0:1.0-3").payload(20_000),
+        Deb::new("till-new", "1.0-3").payload(20_000),
         Deb::new("till-other", "2.0").payload(LARGE),
         Deb::new("nobody-has-this", "2.0").payload(10_000),
     ]
@@ -72,14 +72,7 @@ impl World {
         let centre = Centre::new(&sandbox);
         let mirror = Server::start(&centre.repository()).expect("a port");
         let receiver = Receiver::start(None).expect("a port");
-        let world = World {
-            mirror,
-            receiver,
-            node,
-            centre,
-            archive,
-            sandbox,
-        };
+        let world = World { mirror, receiver, node, centre, archive, sandbox };
         world.release(VERSION);
         world.node.trust(&world.centre.repository());
         world.configure("");
@@ -89,8 +82,7 @@ impl World {
     /// Configures the node for the mirror and the receiver, and whatever more a case needs (TOML).
     pub fn configure(&self, more: &str) {
         let report = format!("[report]\nurl = \"{}\"\n", self.receiver.url());
-        self.node
-            .configure(&[&self.mirror.url()], &format!("{report}{more}"));
+        self.node.configure(&[&self.mirror.url()], &format!("{report}{more}"));
     }
 
     /// Collects, bundles and publishes what the archive has for this node and for the other one.
@@ -103,9 +95,7 @@ impl World {
     pub fn bundle(&self, version: &str) -> PathBuf {
         let status = self.node.path("/var/lib/dpkg/status");
         let other = self.other_inventory();
-        let collected = self
-            .centre
-            .collect(&self.archive, &self.node.variant(), &[&status, &other]);
+        let collected = self.centre.collect(&self.archive, &self.node.variant(), &[&status, &other]);
         self.centre.bundle(&collected, version)
     }
 
@@ -121,16 +111,10 @@ impl World {
     /// The packages in the staged repository, by file name, sorted.
     pub fn staged(&self) -> Vec<String> {
         let mut out = Vec::new();
-        for bundle in fs::read_dir(self.node.path("/var/lib/prestage/fetch/staged"))
-            .into_iter()
-            .flatten()
-            .flatten()
+        for bundle in
+            fs::read_dir(self.node.path("/var/lib/prestage/fetch/staged")).into_iter().flatten().flatten()
         {
-            for deb in fs::read_dir(bundle.path().join("pool"))
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
+            for deb in fs::read_dir(bundle.path().join("pool")).into_iter().flatten().flatten() {
                 out.push(deb.file_name().to_string_lossy().into_owned());
             }
         }
@@ -145,28 +129,18 @@ impl World {
     #[track_caller]
     pub fn assert_patched(&self) {
         let inventory = self.node.inventory();
-        for (name, version) in [
-            ("till-lib", "2.0"),
-            ("till-app", "2.0"),
-            ("till-data", "2.0"),
-            ("till-new", "0:1.0-3"),
-        ] {
+        for (name, version) in
+            [("till-lib", "2.0"), ("till-app", "2.0"), ("till-data", "2.0"), ("till-new", "1.0-3")]
+        {
             assert_eq!(inventory.get(name).map(String::as_str), Some(version), "{name}");
         }
-        assert!(
-            inventory.values().all(|v| !v.contains(' ')),
-            "half-done: {inventory:?}"
-        );
+        assert!(inventory.values().all(|v| !v.contains(' ')), "half-done: {inventory:?}");
     }
 
     /// Body bytes that the mirror has sent of bundle files.
     pub fn bundle_bytes_sent(&self) -> u64 {
         let exchanges = self.mirror.exchanges();
-        exchanges
-            .iter()
-            .filter(|e| e.path.ends_with(".bundle.tar.gz"))
-            .map(|e| e.sent)
-            .sum()
+        exchanges.iter().filter(|e| e.path.ends_with(".bundle.tar.gz")).map(|e| e.sent).sum()
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! prestage-lab measure FILE COMMAND...   runs it; writes "seconds cpu-seconds tree-KiB own-KiB" to FILE
 //! prestage-lab receive FOLDER            accepts reports on loopback, a file each, until it is ended
+//! prestage-lab tap ADDRESS:PORT          relays to it from another port, writing down requests and counting bytes
 //! ```
 
 use std::process::{Command, ExitCode};
@@ -15,8 +16,9 @@ fn main() -> ExitCode {
     let result = match args.as_slice() {
         ["measure", file, program, rest @ ..] => run_measured(file, program, rest),
         ["receive", folder] => receive(folder),
+        ["tap", upstream] => tap(upstream),
         _ => {
-            eprintln!("usage: prestage-lab measure FILE COMMAND... | receive FOLDER");
+            eprintln!("usage: prestage-lab measure FILE COMMAND... | receive FOLDER | tap ADDRESS:PORT");
             return ExitCode::from(64);
         }
     };
@@ -28,14 +30,9 @@ fn main() -> ExitCode {
 
 fn run_measured(file: &str, program: &str, args: &[&str]) -> std::io::Result<ExitCode> {
     let m = measure(Command::new(program).args(args))?;
-    let line = format!(
-        "{:.3} {:.3} {} {}\n",
-        m.seconds, m.cpu_seconds, m.tree_kib, m.own_kib
-    );
+    let line = format!("{:.3} {:.3} {} {}\n", m.seconds, m.cpu_seconds, m.tree_kib, m.own_kib);
     std::fs::write(file, line)?;
-    Ok(ExitCode::from(
-        m.status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(70),
-    ))
+    Ok(ExitCode::from(m.status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(70)))
 }
 
 fn receive(folder: &str) -> std::io::Result<ExitCode> {
@@ -44,4 +41,12 @@ fn receive(folder: &str) -> std::io::Result<ExitCode> {
     loop {
         std::thread::park();
     }
+}
+
+fn tap(upstream: &str) -> std::io::Result<ExitCode> {
+    let upstream = upstream.parse().map_err(std::io::Error::other)?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    println!("listening on http://{}", listener.local_addr()?);
+    lab::tap::relay(&listener, upstream, &std::sync::Mutex::new(std::io::stdout()))?;
+    Ok(ExitCode::SUCCESS)
 }
