@@ -122,6 +122,22 @@ impl Node {
         Ok(())
     }
 
+    /// Makes the folder that only root writes, and makes sure that it is.
+    ///
+    /// # Errors
+    /// If it cannot be made, or somebody else could have put it there or write in it.
+    pub fn make_private_folder(&self) -> Result<()> {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = self.state().join("private");
+        file::make_folder(&folder, 0o700)?;
+        let meta = std::fs::symlink_metadata(&folder).map_err(|e| Error::file(&folder, &e))?;
+        if meta.is_dir() && meta.uid() == 0 && meta.mode() & 0o077 == 0 {
+            return Ok(());
+        }
+        let what = format!("{} is not a folder of root's alone", folder.display());
+        Err(Error::new(Exit::Trust, what, "find out who made it, remove it and try again"))
+    }
+
     /// The node's package manager.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ impl Quarantine {
 
     fn write(&self) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(&self.list).map_err(|e| Error::io("quarantine", &e.into()))?;
-        host::file::replace(&self.path, &bytes, 0o644)?;
-        Ok(host::file::give_to_folder_owner(&self.path)?)
+        let folder = self.path.parent().unwrap_or(&self.path);
+        Ok(host::file::replace_like(&self.path, &bytes, 0o644, folder)?)
     }
 }

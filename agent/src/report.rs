@@ -73,8 +73,7 @@ pub fn queue(
     let bytes = serde_json::to_vec(&report).map_err(|e| Error::io("report", &e.into()))?;
     // The time first, so that names are in the order of events.
     let path = node.reports().join(format!("{:012}-{}.json", at.0.max(0), report.id.short()));
-    file::replace(&path, &bytes, 0o644)?;
-    file::give_to_owner_of(&path, &node.fetched(""))?;
+    file::replace_like(&path, &bytes, 0o644, &node.fetched(""))?;
     for old in files(node).iter().rev().skip(MAX_QUEUED) {
         log::warn!("more than {MAX_QUEUED} reports wait; {} is dropped", old.display());
         file::remove(old)?;

@@ -313,7 +313,7 @@ fn install(node: &Node, now: bool) -> Result<()> {
         return Err(Error::new(Exit::Io, "an install needs root", "run it as root; the systemd unit does"));
     }
     node.make_folders()?;
-    file::make_folder(&node.private(""), 0o700)?;
+    node.make_private_folder()?;
     let _lock = node.lock()?;
     let mut account = Account::open(node, format::report::Step::Install);
     let result = match Journal::open(&node.private("journal.json"))? {

@@ -1,4 +1,5 @@
 //! The TUF client workflow against a whole valid repository in which each test breaks one thing.
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::collections::BTreeMap;
 

@@ -18,11 +18,35 @@ pub fn at<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
 /// # Errors
 /// With the path in the text.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_with_owner(path, bytes, mode, None)
+}
+
+/// As [`replace`]; the file then belongs to whom `other` belongs to, if this process may give it away: so that what
+/// root writes for the fetch user stays the fetch user's.
+///
+/// # Errors
+/// With the path in the text.
+pub fn replace_like(path: &Path, bytes: &[u8], mode: u32, other: &Path) -> io::Result<()> {
+    let owner = at(other, fs::metadata(other))?;
+    let owner = nix::unistd::geteuid().is_root().then(|| (owner.uid(), owner.gid()));
+    replace_with_owner(path, bytes, mode, owner)
+}
+
+fn replace_with_owner(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let aside = aside(path);
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&aside)?;
-        // `mode` above is subject to the umask and to what was there before.
+        // The folder may belong to somebody with fewer rights, who could have put a link here: what is there goes, and
+        // O_EXCL creates and follows nothing.
+        match fs::remove_file(&aside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
+        // `mode` above is subject to the umask.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
+        if let Some((user, group)) = owner {
+            std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
+        }
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&aside, path)
@@ -56,9 +80,11 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
 /// With the path in the text; `FileTooLarge` above the limit.
 pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     use io::Read as _;
-    let file = match File::open(path) {
+    // Not waiting for the other end of a pipe.
+    let open = OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path);
+    let file = match open {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => at(path, other)?,
+        other => regular(path, at(path, other)?)?,
     };
     let mut bytes = Vec::new();
     at(path, file.take(limit.saturating_add(1)).read_to_end(&mut bytes))?;
@@ -77,6 +103,10 @@ pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let flags = (nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits();
     let file = at(path, OpenOptions::new().read(true).custom_flags(flags).open(path))?;
+    regular(path, file)
+}
+
+fn regular(path: &Path, file: File) -> io::Result<File> {
     if at(path, file.metadata())?.is_file() {
         Ok(file)
     } else {
@@ -119,7 +149,14 @@ impl Lock {
     /// # Errors
     /// With the path in the text.
     pub fn take(path: &Path) -> io::Result<Option<Lock>> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path);
+        let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o660)
+            .custom_flags(flags)
+            .open(path);
         match Flock::lock(at(path, file)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Lock(lock))),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
@@ -139,23 +176,45 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }
 
-/// Gives `path` to the user and group that own `other`, if this process may: so that what root writes for the fetch
-/// user stays the fetch user's.
-///
-/// # Errors
-/// With the path in the text.
-pub fn give_to_owner_of(path: &Path, other: &Path) -> io::Result<()> {
-    let (wanted, own) = (at(other, fs::metadata(other))?, at(path, fs::symlink_metadata(path))?);
-    if (wanted.uid(), wanted.gid()) != (own.uid(), own.gid()) && nix::unistd::geteuid().is_root() {
-        at(path, std::os::unix::fs::lchown(path, Some(wanted.uid()), Some(wanted.gid())))?;
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Gives `path` to the owner of the folder it is in, as [`give_to_owner_of`].
-///
-/// # Errors
-/// With the path in the text.
-pub fn give_to_folder_owner(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| give_to_owner_of(path, folder))
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("prestage-file-{name}-{}", std::process::id()));
+        remove(&folder).unwrap();
+        make_folder(&folder, 0o755).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_link_left_by_another_user_is_not_written_through() {
+        let folder = folder("link");
+        fs::write(folder.join("victim"), "mine").unwrap();
+        std::os::unix::fs::symlink(folder.join("victim"), folder.join(".status.new")).unwrap();
+        replace(&folder.join("status"), b"new", 0o644).unwrap();
+        assert_eq!(fs::read(folder.join("victim")).unwrap(), b"mine");
+        assert_eq!(fs::read(folder.join("status")).unwrap(), b"new");
+        remove(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
+        let folder = folder("pipe");
+        let pipe = folder.join("plan.json");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(open_regular(&pipe).is_err());
+        assert!(read_limited(&pipe, 10).is_err());
+        remove(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_held_until_it_is_dropped() {
+        let folder = folder("lock");
+        let lock = Lock::take(&folder.join("lock")).unwrap();
+        assert!(lock.is_some() && Lock::take(&folder.join("lock")).unwrap().is_none());
+        drop(lock);
+        assert!(Lock::take(&folder.join("lock")).unwrap().is_some());
+        remove(&folder).unwrap();
+    }
 }

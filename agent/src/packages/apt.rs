@@ -117,12 +117,23 @@ fn explain(error: &CommandError) -> Error {
     };
     let says = |text: &str| stderr.contains(text);
     let what = format!("the package manager ended with {status}: {}", essence(stderr));
-    if says("Could not get lock") || says("Unable to acquire the dpkg frontend lock") || says("is locked by another process") {
-        Error::new(Exit::Deferred, format!("another package manager is at work: {what}"), "it is tried again by itself")
+    if says("Could not get lock")
+        || says("Unable to acquire the dpkg frontend lock")
+        || says("is locked by another process")
+    {
+        Error::new(
+            Exit::Deferred,
+            format!("another package manager is at work: {what}"),
+            "it is tried again by itself",
+        )
     } else if says("No space left on device") || says("enough free space") {
         Error::new(Exit::Deferred, what, "free some space; it is tried again by itself")
     } else if says("dpkg was interrupted") || says("Unmet dependencies") {
-        Error::new(Exit::Deferred, what, "the node's own packages are broken: run `dpkg --configure -a` and `apt-get -f install`")
+        Error::new(
+            Exit::Deferred,
+            what,
+            "the node's own packages are broken: run `dpkg --configure -a` and `apt-get -f install`",
+        )
     } else {
         Error::new(Exit::InstallFailed, what, "see /var/log/apt/term.log on the node")
     }
@@ -130,7 +141,11 @@ fn explain(error: &CommandError) -> Error {
 
 /// The lines of stderr that say what went wrong first: of hundreds that dpkg may write, those that are not consequences.
 fn essence(stderr: &str) -> String {
-    let is_cause = |line: &&str| line.contains("subprocess returned error") || line.starts_with("E: ") || line.contains("No space left");
+    let is_cause = |line: &&str| {
+        line.contains("subprocess returned error")
+            || line.starts_with("E: ")
+            || line.contains("No space left")
+    };
     let causes: Vec<&str> = stderr.lines().map(str::trim).filter(is_cause).take(3).collect();
     if causes.is_empty() { stderr.lines().last().unwrap_or_default().to_owned() } else { causes.join("; ") }
 }

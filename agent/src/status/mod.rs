@@ -68,9 +68,8 @@ pub fn save(node: &Node, status: &mut NodeStatus) -> Result<()> {
     for (path, bytes) in
         [(path(node), json.as_slice()), (node.state().join("prestage.prom"), metrics.as_bytes())]
     {
-        host::file::replace(&path, bytes, 0o644)?;
         // What root writes must stay replaceable by the fetch step's user.
-        host::file::give_to_owner_of(&path, &node.fetched(""))?;
+        host::file::replace_like(&path, bytes, 0o644, &node.fetched(""))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The states of an install and the ways between them. Pure: what happened goes in, what is next comes out.
 //!
 //! "-ing" is recorded before the act and "-ed" after it, so whatever is found after a power cut says what may be half
-//! done. Every act can be done again without harm. docs/development/states.dot draws this with the same names.
+//! done. Every act can be done again without harm. `docs/development/states.dot` draws this with the same names.
 
 use std::fmt;
 

@@ -1,0 +1,195 @@
+//! A fetch over a bad line, and from a mirror that misbehaves: it finishes, and hardly a byte comes twice.
+
+use format::status::State;
+use lab::random::Random;
+use lab::repository::Part;
+use lab::sandbox::{Running, run};
+use lab::server::{Behaviour, Cut, CutKind};
+use lab::world::{World, old_packages};
+
+/// What may be fetched twice for each interruption.
+const TWICE: u64 = 64 * 1024;
+
+/// How often the fetch is interrupted.
+const INTERRUPTIONS: usize = 20;
+
+const BUNDLE: &str = ".bundle.tar.gz";
+
+/// The content of every staged package is that of the index.
+fn assert_staged_content_is_identical(world: &World) {
+    let staged = world.node.path("/var/lib/prestage/fetch/staged");
+    let folder = std::fs::read_dir(staged).expect("a staged repo").flatten().next().expect("a staged repo");
+    for name in ["till-app", "till-lib", "till-data", "till-new"] {
+        let member = world.centre.member(name);
+        let mut file =
+            std::fs::File::open(folder.path().join(member.path.as_str())).expect("a staged package");
+        let (digest, size) = format::digest::Sha256::of_reader(&mut file).expect("a staged package");
+        assert_eq!((digest, size), (member.sha256, member.size), "{name}");
+    }
+}
+
+#[test]
+fn twenty_interruptions_cost_at_most_64_kib_each() {
+    let mut world = World::new();
+    let mut random = Random::from_environment("twenty_interruptions");
+    let undisturbed = {
+        let index = world.centre.index();
+        let needed = ["till-app", "till-lib", "till-data", "till-new"].map(|n| world.centre.member(n));
+        let members = index.metadata().chain(needed.iter());
+        members.filter_map(|m| m.whole()).map(|e| e.length).sum::<u64>()
+    };
+    let step = undisturbed / (INTERRUPTIONS as u64 + 2);
+    let mut interruptions = 0;
+    for _ in 0..INTERRUPTIONS {
+        // Somewhere in the next twentieth of the file.
+        let after = 1 + random.below(step);
+        let kind = random.below(3);
+        let how = if kind == 1 { CutKind::Reset } else { CutKind::Stall };
+        world.mirror.behave(Behaviour {
+            cut: Some(Cut { suffix: BUNDLE.into(), after, how }),
+            ..Behaviour::default()
+        });
+        let mut agent = Running::start(&mut world.node.prestage(["fetch"]));
+        match kind {
+            // The mirror resets; the agent may try again by itself.
+            1 => {
+                let ended = agent.wait();
+                assert!(matches!(ended.code, Some(0 | 69)), "{ended}");
+            }
+            // kill -9 in the middle of the transfer.
+            0 => {
+                assert!(world.mirror.wait_for_stall(), "the agent never came so far");
+                assert!(!agent.has_ended());
+                agent.kill();
+                world.mirror.release();
+            }
+            // The mirror goes away in the middle of the transfer and comes back.
+            _ => {
+                assert!(world.mirror.wait_for_stall(), "the agent never came so far");
+                world.mirror.restart().expect("the same port");
+                let ended = agent.wait();
+                assert!(matches!(ended.code, Some(0 | 69)), "{ended}");
+            }
+        }
+        interruptions += 1;
+        let complete = world.node.path("/var/lib/prestage/status.json").exists()
+            && world.node.status().status.plan.is_some_and(|p| p.complete);
+        if complete {
+            break;
+        }
+    }
+    world.mirror.behave(Behaviour::default());
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    assert_staged_content_is_identical(&world);
+    let sent = world.bundle_bytes_sent();
+    let twice = sent - undisturbed;
+    eprintln!("{interruptions} interruptions, {twice} bytes twice ({} each)", twice / interruptions);
+    assert!(twice <= TWICE * interruptions, "{twice} bytes twice in {interruptions} interruptions");
+    run(&mut world.node.prestage(["install", "--now"])).expect(0);
+    world.assert_patched();
+}
+
+#[test]
+fn a_mirror_that_fails_every_second_request_is_good_enough() {
+    let world = World::new();
+    world.mirror.behave(Behaviour { every_second_fails: true, ..Behaviour::default() });
+    // Either it gets through by itself, or by being run again as the timer does.
+    let ended = (0..10).map(|_| run(&mut world.node.prestage(["fetch"]))).find(|o| o.code != Some(69));
+    ended.expect("ten runs get through").expect(0);
+    assert_staged_content_is_identical(&world);
+}
+
+#[test]
+fn the_next_mirror_is_taken_where_one_does_not_answer() {
+    let world = World::new();
+    world.node.configure(&["http://127.0.0.1:1/", &world.mirror.url()], "");
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    assert_staged_content_is_identical(&world);
+}
+
+#[test]
+fn no_mirror_at_all_is_code_69_and_named() {
+    let world = World::new();
+    world.node.configure(&["http://127.0.0.1:1/"], "");
+    run(&mut world.node.prestage(["fetch"])).expect(69).says(&["127.0.0.1:1"]);
+    assert_eq!(world.node.inventory().get("till-app").map(String::as_str), Some("1.0"));
+}
+
+#[test]
+fn a_mirror_that_ignores_ranges_does_not_spoil_what_is_fetched() {
+    let world = World::new();
+    world.mirror.behave(Behaviour { ignore_range: true, ..Behaviour::default() });
+    let ended = run(&mut world.node.prestage(["fetch"]));
+    assert!(matches!(ended.code, Some(0 | 69)), "{ended}");
+    world.mirror.behave(Behaviour::default());
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    assert_staged_content_is_identical(&world);
+}
+
+#[test]
+fn a_mirror_that_answers_with_another_range_is_not_believed() {
+    let world = World::new();
+    world.mirror.behave(Behaviour { shift_range: 7, ..Behaviour::default() });
+    let ended = run(&mut world.node.prestage(["fetch"]));
+    assert!(matches!(ended.code, Some(2 | 69)), "{ended}");
+    assert_eq!(world.staged(), Vec::<String>::new());
+    world.mirror.behave(Behaviour::default());
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    assert_staged_content_is_identical(&world);
+}
+
+#[test]
+fn a_redirect_to_another_host_is_not_followed() {
+    let world = World::new();
+    let elsewhere = lab::server::Server::start(&world.centre.repository()).expect("a port");
+    world.mirror.behave(Behaviour {
+        // Another name of the same machine is another host.
+        redirect_to: Some(elsewhere.url().replace("127.0.0.1", "localhost")),
+        ..Behaviour::default()
+    });
+    let ended = run(&mut world.node.prestage(["fetch"]));
+    assert!(!matches!(ended.code, Some(0)), "{ended}");
+    assert_eq!(elsewhere.exchanges().len(), 0, "the agent went where it was sent");
+    assert_eq!(world.staged(), Vec::<String>::new());
+}
+
+#[test]
+fn a_byte_damaged_on_the_way_is_fetched_again_and_nothing_else_is() {
+    let world = World::new();
+    let at = world.centre.offset_of("till-data", 2_000_000);
+    world.mirror.behave(Behaviour { flip: Some((BUNDLE.into(), at)), ..Behaviour::default() });
+    run(&mut world.node.prestage(["fetch"])).expect(2).says(&["till-data"]);
+    assert_eq!(world.staged(), Vec::<String>::new());
+    assert_eq!(world.node.status().status.state, State::Quarantined);
+    let before = world.bundle_bytes_sent();
+    world.mirror.behave(Behaviour::default());
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    assert_staged_content_is_identical(&world);
+    // A block and not the member: block hashes stand in the index.
+    let again = world.bundle_bytes_sent() - before;
+    assert!(again <= 2 * 1024 * 1024, "{again} bytes for one damaged block");
+}
+
+#[test]
+fn the_rate_limit_holds() {
+    let mut old = old_packages();
+    old.truncate(3);
+    let world = World::with(&old, &lab::world::new_packages());
+    world.configure("[fetch]\nrate = \"1MiB/s\"\n");
+    let start = std::time::Instant::now();
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    let seconds = start.elapsed().as_secs_f64();
+    let sent = world.bundle_bytes_sent() as f64 / (1024.0 * 1024.0);
+    assert!(sent / seconds <= 1.05, "{sent:.2} MiB in {seconds:.2} s with a limit of 1 MiB/s");
+}
+
+#[test]
+fn a_bundle_that_is_not_for_this_node_is_not_fetched() {
+    let world = World::new();
+    let os_release = world.node.read("/etc/os-release");
+    let version = os_release.lines().find(|l| l.starts_with("VERSION_ID=")).expect("a version");
+    world.node.write("/etc/os-release", os_release.replace(version, "VERSION_ID=\"1\""));
+    run(&mut world.node.prestage(["fetch"])).expect(0).says(&["variant"]);
+    assert_eq!(world.bundle_bytes_sent(), 0);
+    assert!(world.centre.file(Part::Index).exists());
+}

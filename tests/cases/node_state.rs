@@ -1,0 +1,214 @@
+//! Nodes as they are: held packages, edited files, locks, full disks, interrupted and failing packages.
+
+use format::report::Outcome;
+use format::status::State;
+use lab::debs::Deb;
+use lab::sandbox::{command, run};
+use lab::world::{World, new_packages, old_packages};
+
+#[test]
+fn a_held_package_is_kept_back_and_named() {
+    let world = World::new();
+    let node = &world.node;
+    node.hold("till-data");
+    run(&mut node.prestage(["fetch"])).expect(0);
+    let plan = node.status().status.plan.expect("a plan");
+    assert!(plan.kept_back.iter().any(|k| k.contains("till-data")), "{:?}", plan.kept_back);
+    assert!(world.bundle_bytes_sent() < 1_000_000, "the held package was fetched");
+    run(&mut node.prestage(["install", "--now"])).expect(0);
+    let versions = ["till-app", "till-lib", "till-data"].map(|p| node.version(p));
+    assert_eq!(versions, ["2.0", "2.0", "1.0"]);
+    run(&mut node.prestage(["run"])).expect(0);
+    assert_eq!(node.version("till-data"), "1.0");
+}
+
+#[test]
+fn an_edited_conffile_is_kept() {
+    let world = World::new();
+    world.node.write("/etc/till.conf", "currency = GBP # ours\n");
+    run(&mut world.node.prestage(["run"])).expect(0);
+    world.assert_patched();
+    assert_eq!(world.node.read("/etc/till.conf"), "currency = GBP # ours\n");
+}
+
+#[test]
+fn an_untouched_conffile_is_replaced() {
+    let world = World::new();
+    run(&mut world.node.prestage(["run"])).expect(0);
+    assert_eq!(world.node.read("/etc/till.conf"), "currency = EUR\n");
+}
+
+#[test]
+fn an_apt_lock_that_is_held_defers_the_install() {
+    let world = World::new();
+    let node = &world.node;
+    run(&mut node.prestage(["fetch"])).expect(0);
+    let before = node.hash();
+    // As apt and dpkg lock: with fcntl.
+    let locks = ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"].map(|path| {
+        let file = std::fs::File::options().create(true).truncate(false).write(true).open(node.path(path));
+        let file = file.expect("a lock file");
+        let lock = nix::libc::flock {
+            l_type: nix::libc::F_WRLCK as i16,
+            l_whence: nix::libc::SEEK_SET as i16,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&lock)).expect("the lock");
+        file
+    });
+    run(&mut node.prestage(["install", "--now"])).expect(1).says(&["lock"]);
+    assert!(node.hash() == before, "the node is not as it was");
+    assert_eq!(node.status().status.state, State::Deferred);
+    drop(locks);
+    run(&mut node.prestage(["install", "--now"])).expect(0);
+    world.assert_patched();
+}
+
+#[test]
+fn a_full_disk_defers_the_fetch_with_numbers() {
+    let world = World::new();
+    let node = &world.node;
+    node.small_disk("/var/lib/prestage", 1024 * 1024);
+    let refused = run(&mut node.prestage(["fetch"])).expect(1).says(&["free", "MiB"]);
+    assert!(refused.stderr.chars().any(|c| c.is_ascii_digit()), "{refused}");
+    assert_eq!(node.status().status.state, State::Deferred);
+    node.normal_disk("/var/lib/prestage");
+    run(&mut node.prestage(["run"])).expect(0);
+    world.assert_patched();
+}
+
+#[test]
+fn a_disk_that_is_full_to_the_last_byte_gives_no_false_status() {
+    let world = World::new();
+    let node = &world.node;
+    node.small_disk("/var/lib/prestage", 1024 * 1024);
+    let filler = node.path("/var/lib/prestage/filler");
+    let _ = std::fs::write(&filler, vec![1; 2 * 1024 * 1024]);
+    let refused = run(&mut node.prestage(["fetch"]));
+    assert!(matches!(refused.code, Some(1 | 74)), "{refused}");
+    let _ = refused.says(&["space"]);
+    node.normal_disk("/var/lib/prestage");
+    run(&mut node.prestage(["run"])).expect(0);
+    world.assert_patched();
+}
+
+#[test]
+fn an_interrupted_dpkg_is_repaired_first() {
+    let mut old = old_packages();
+    // Its configuration waits for a file: as if the power had gone in the middle.
+    old.push(Deb::new("till-half", "1.0"));
+    let world = World::with(&old, &new_packages());
+    let node = &world.node;
+    let deb = Deb::new("till-half", "1.1")
+        .script("postinst", "test -e /etc/till-half-may-go-on")
+        .build(&node.path("/tmp"));
+    let inside = format!("/tmp/{}", deb.file_name().unwrap_or_default().to_string_lossy());
+    run(node.chroot("dpkg").args(["-i", &inside])).expect(1);
+    assert!(node.version("till-half").starts_with("1.1 "), "it is half-configured");
+    node.write("/etc/till-half-may-go-on", "");
+    run(&mut node.prestage(["run"])).expect(0);
+    world.assert_patched();
+    assert_eq!(node.version("till-half"), "1.1");
+}
+
+/// A world whose `till-data` fails in a maintainer script.
+fn failing(script: &'static str) -> World {
+    let mut new = new_packages();
+    new.retain(|deb| !format!("{deb:?}").contains("till-data"));
+    new.push(Deb::new("till-data", "2.0").script(script, "echo the till is on fire >&2; exit 1"));
+    World::with(&old_packages(), &new)
+}
+
+fn assert_failure_is_told(world: &World) {
+    let node = &world.node;
+    let failed = run(&mut node.prestage(["install", "--now"]));
+    assert!(matches!(failed.code, Some(4 | 6)), "{failed}");
+    let status = node.status().status;
+    let install = status.install.expect("the install step");
+    assert_eq!(Some(i32::from(install.exit_code)), failed.code);
+    match failed.code {
+        // 4 says that the node is in its pre-patch state: then it must be.
+        Some(4) => {
+            assert_eq!((status.state, install.outcome), (State::Failed, Outcome::InstallFailed));
+            let versions = ["till-app", "till-lib", "till-data"].map(|p| node.version(p));
+            assert_eq!(versions, ["1.0", "1.0", "1.0"]);
+        }
+        _ => assert_eq!((status.state, install.outcome), (State::NeedsPerson, Outcome::NeedsPerson)),
+    }
+    let failed = failed.says(&["till-data"]);
+    assert!(status.installed.is_none(), "a false status after {failed}");
+    run(&mut node.prestage(["report"])).expect(0);
+    let reports = world.receiver.accepted();
+    assert_eq!(reports.last().expect("a report").outcome, install.outcome);
+    // The timer does not install the same bundle again and again.
+    let terminal = node.read("/var/log/dpkg.log");
+    let again = run(&mut node.prestage(["install"]));
+    assert!(again.code != Some(0), "{again}");
+    assert_eq!(node.read("/var/log/dpkg.log"), terminal, "dpkg ran again: {again}");
+}
+
+#[test]
+fn a_failing_postinst_is_4_or_6_and_told_and_not_repeated() {
+    let world = failing("postinst");
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    assert_failure_is_told(&world);
+}
+
+#[test]
+fn a_failing_preinst_is_4_or_6_and_told_and_not_repeated() {
+    let world = failing("preinst");
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    assert_failure_is_told(&world);
+}
+
+#[test]
+fn outside_the_maintenance_window_nothing_is_installed() {
+    let world = World::new();
+    // One minute a week, which is not the one of now: the day after tomorrow.
+    let day = run(command("date").args(["-u", "-d", "+2 days", "+%a"])).expect(0).stdout;
+    let windows =
+        format!("[schedule]\nmaintenance-window = [\"{} 03:00-03:01\"]\ntimezone = \"UTC\"\n", day.trim());
+    world.configure(&windows);
+    let before = world.node.hash();
+    run(&mut world.node.prestage(["run"])).expect(1).says(&["window"]);
+    assert_eq!(world.staged().len(), 4, "the fetch does not wait for the window");
+    assert!(world.node.hash() == before, "the node is not as it was");
+    assert_eq!(world.node.status().status.state, State::Staged);
+    run(&mut world.node.prestage(["install", "--now"])).expect(0);
+    world.assert_patched();
+}
+
+#[test]
+fn reports_wait_for_a_receiver_that_is_down() {
+    let world = World::new();
+    world.receiver.set_down(true);
+    let ended = run(&mut world.node.prestage(["run"]));
+    assert!(matches!(ended.code, Some(0 | 69)), "{ended}");
+    world.assert_patched();
+    assert_eq!(world.node.status().status.reports_queued, 2);
+    world.receiver.set_down(false);
+    run(&mut world.node.prestage(["report"])).expect(0);
+    assert_eq!(world.receiver.accepted().len(), 2);
+    assert_eq!(world.node.status().status.reports_queued, 0);
+}
+
+#[test]
+fn two_agents_do_not_work_at_once() {
+    let world = World::new();
+    world.mirror.behave(lab::server::Behaviour {
+        cut: Some(lab::server::Cut {
+            suffix: ".bundle.tar.gz".into(),
+            after: 1_000_000,
+            how: lab::server::CutKind::Stall,
+        }),
+        ..lab::server::Behaviour::default()
+    });
+    let first = lab::sandbox::Running::start(&mut world.node.prestage(["fetch"]));
+    assert!(world.mirror.wait_for_stall(), "the agent never came so far");
+    run(&mut world.node.prestage(["fetch"])).expect(1);
+    first.kill();
+    world.mirror.release();
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+}

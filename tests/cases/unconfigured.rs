@@ -1,0 +1,74 @@
+//! A node that nobody has configured yet, or wrongly: it does no harm, and says what is missing.
+
+use lab::node::Node;
+use lab::sandbox::{Sandbox, run};
+use lab::world::World;
+
+#[test]
+fn run_without_a_configuration_is_no_failure_and_gives_a_hint() {
+    let sandbox = Sandbox::new();
+    let node = Node::new(&sandbox, "node");
+    let before = node.hash();
+    run(&mut node.prestage(["run"])).expect(0).says(&["doctor"]);
+    assert!(node.hash() == before, "the node is not as it was");
+}
+
+#[test]
+fn doctor_says_what_is_missing_and_what_comes_next() {
+    let sandbox = Sandbox::new();
+    let node = Node::new(&sandbox, "node");
+    run(&mut node.prestage(["doctor"])).expect(0).says(&["mirrors", "root.json"]);
+    let world = World::new();
+    run(&mut world.node.prestage(["doctor"])).expect(0).says(&[&world.mirror.url()]);
+}
+
+#[test]
+fn an_unknown_key_in_the_configuration_is_78_and_named() {
+    let sandbox = Sandbox::new();
+    let node = Node::new(&sandbox, "node");
+    node.configure(&["http://127.0.0.1:1/"], "[fetch]\nratte = \"1MiB/s\"\n");
+    for verb in ["fetch", "run", "install", "status"] {
+        run(&mut node.prestage([verb])).expect(78).says(&["ratte", "agent.toml"]);
+    }
+}
+
+#[test]
+fn a_missing_root_of_trust_is_said() {
+    let world = World::new();
+    std::fs::remove_file(world.node.path("/etc/prestage/root.json")).expect("a root");
+    let refused = run(&mut world.node.prestage(["fetch"]));
+    assert!(matches!(refused.code, Some(3 | 78)), "{refused}");
+    refused.says(&["root.json"]);
+}
+
+#[test]
+fn the_root_of_another_fleet_is_refused() {
+    let world = World::new();
+    let other = Sandbox::new();
+    let centre = lab::repository::Centre::new(&other);
+    world.node.trust(&centre.repository());
+    let before = world.node.hash();
+    run(&mut world.node.prestage(["fetch"])).expect(3);
+    assert_eq!(world.staged(), Vec::<String>::new());
+    assert!(world.node.hash() == before, "the node is not as it was");
+}
+
+#[test]
+fn wrong_usage_is_64() {
+    let sandbox = Sandbox::new();
+    let node = Node::new(&sandbox, "node");
+    run(&mut node.prestage(["fech"])).expect(64).says(&["fech"]);
+    run(&mut node.prestage(["fetch", "--now"])).expect(64).says(&["--now"]);
+}
+
+#[test]
+fn status_is_valid_for_machines_and_readable_for_people() {
+    let world = World::new();
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    let json = run(&mut world.node.prestage(["status", "--json"])).expect(0).stdout;
+    let status = format::status::NodeStatus::parse(json.as_bytes()).expect("a valid status");
+    assert_eq!(status.metadata.name.as_str(), "test-node");
+    run(&mut world.node.prestage(["status"])).expect(0).says(&["test-node", lab::world::VERSION]);
+    let metrics = world.node.read("/var/lib/prestage/prestage.prom");
+    assert!(metrics.contains("prestage_"), "{metrics}");
+}
