@@ -186,7 +186,7 @@ fn state_after(error: &Error, status: &Status) -> State {
         Exit::NeedsPerson => State::NeedsPerson,
         // A mirror that is away takes nothing from what is staged.
         _ if staged => State::Staged,
-        Exit::Deferred if status.plan.is_some() => State::Fetching,
+        Exit::Deferred | Exit::Unavailable if status.plan.is_some() => State::Fetching,
         _ => State::Deferred,
     }
 }

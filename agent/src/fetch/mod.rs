@@ -8,12 +8,12 @@ mod local;
 mod socket;
 mod throttle;
 mod transport;
+mod tries;
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use format::container::{DecodeError, Decoder, Encoding, StoredDecoder};
 use format::digest::Sha256;
@@ -27,6 +27,7 @@ pub use transport::{Range, Traffic, Transport, TransportError, read_all};
 
 use crate::error::{Error, Exit, Result};
 use crate::store::Store;
+use tries::Tries;
 
 /// Two extents with at most this many bytes between them are one request: about what a second request and its answer
 /// would cost in headers.
@@ -37,16 +38,6 @@ const CHUNK: usize = 128 * 1024;
 
 /// After this many bytes of one file they are put on the disk, so that a power cut costs at most these.
 const SYNC_EVERY: u64 = 8 * 1024 * 1024;
-
-/// How often in a row a mirror may fail without a single new byte. After that the run ends, and the timer's next one
-/// begins where this one stopped.
-const TRIES: u32 = 3;
-
-/// First pause after a failure; doubled for each further one without progress.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// The longest time that a server's Retry-After keeps a run waiting; for longer, the run ends.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Fetches into a store, from the first mirror that works.
 pub struct Fetcher<'a> {
@@ -118,7 +109,7 @@ impl Fetcher<'_> {
     /// Fetches those of `members` that are not here yet, from the bundle file `remote`.
     ///
     /// # Errors
-    /// Deferred or unavailable, if no mirror delivers; integrity, if what they deliver is wrong; I/O. What was fetched
+    /// Unavailable, if no mirror delivers; integrity, if what they deliver is wrong; I/O. What was fetched
     /// stays.
     pub fn members(&self, remote: &str, index: &Index, members: &[&Member]) -> Result<()> {
         self.until_done(remote, &mut || self.jobs(index, members))?;
@@ -161,60 +152,46 @@ impl Fetcher<'_> {
 
     /// Asks what is missing and gets it, again and again, until nothing is.
     fn until_done<'m>(&self, remote: &str, missing: &mut dyn FnMut() -> Result<Vec<Job<'m>>>) -> Result<()> {
-        let mut set_aside = vec![false; self.mirrors.len()];
+        let mut tries = Tries::new(self.mirrors.len());
         let mut forgiven: BTreeSet<Sha256> = BTreeSet::new();
-        let mut last = Error::new(Exit::Config, "no mirror is configured", "set [repository] mirrors");
-        let mut failures = vec![0u32; self.mirrors.len()];
-        let mut missing_before = u64::MAX;
+        let mut away = Error::new(Exit::Config, "no mirror is configured", "set [repository] mirrors");
+        let mut damaged = None;
+        let mut before: Option<(usize, u64)> = None;
         loop {
             let jobs = missing()?;
             if jobs.is_empty() {
                 return Ok(());
             }
-            let missing_now: u64 = jobs.iter().map(|job| job.to - job.from).sum();
-            if missing_now < missing_before {
-                failures.fill(0);
+            let left: u64 = jobs.iter().map(|job| job.to - job.from).sum();
+            if let Some((mirror, left_before)) = before
+                && left < left_before
+            {
+                tries.progressed(mirror);
             }
-            missing_before = missing_now;
-            let usable = (0..self.mirrors.len()).filter(|i| !set_aside[*i] && failures[*i] < TRIES);
-            let Some(chosen) = usable.min_by_key(|i| failures[*i]) else {
-                return Err(last);
-            };
+            // That somebody serves wrong bytes is the graver news.
+            let Some(chosen) = tries.choose() else { return Err(damaged.unwrap_or(away)) };
+            before = Some((chosen, left));
             let mirror = self.mirrors[chosen].as_ref();
             match self.get(mirror, remote, jobs) {
                 Ok(()) => {}
                 Err(Stop::Here(error)) => return Err(error),
                 Err(Stop::Mirror(error)) => {
-                    failures[chosen] += 1;
-                    let wait = match &error {
-                        TransportError::NotFound => {
-                            failures[chosen] = TRIES;
-                            Duration::ZERO
-                        }
-                        TransportError::Failed { retry_after: Some(wait), .. } if *wait > MAX_RETRY_AFTER => {
-                            failures[chosen] = TRIES;
-                            Duration::ZERO
-                        }
-                        TransportError::Failed { retry_after: Some(wait), .. } => *wait,
-                        TransportError::Failed { .. } => PAUSE * 2u32.pow(failures[chosen] - 1),
-                    };
                     log::warn!("{}: {error}", mirror.name());
-                    last =
-                        Error::deferred(format!("{remote} is not complete yet: {}: {error}", mirror.name()));
-                    if failures.iter().zip(&set_aside).any(|(f, aside)| *f < TRIES && !aside) {
-                        self.clock.sleep(wait);
-                    }
+                    let what = format!("{remote} is not complete yet: {}: {error}", mirror.name());
+                    away = Error::new(Exit::Unavailable, what, "the next run goes on where this one stopped");
+                    self.clock.sleep(tries.failed(chosen, &error));
                 }
                 Err(Stop::Damage { job, digest, resumed, why }) => {
                     log::error!("{}: {job}: {why}", mirror.name());
-                    last = Error::new(
-                        Exit::Integrity,
-                        format!("{job} is damaged on {}: {why}", mirror.name()),
-                        "nothing of it is used; repair that copy of the repository and it is fetched again by itself",
-                    );
                     // What was here before a power cut may be torn, so the first time the mirror is not blamed.
                     if !resumed || !forgiven.insert(digest) {
-                        set_aside[chosen] = true;
+                        tries.set_aside(chosen);
+                        before = None;
+                        damaged = Some(Error::new(
+                            Exit::Integrity,
+                            format!("{job} is damaged on {}: {why}", mirror.name()),
+                            "nothing of it is used; repair that copy of the repository and it is fetched again by itself",
+                        ));
                     }
                 }
             }
