@@ -137,20 +137,23 @@ impl<'n> Account<'n> {
             Err(_) => {}
         }
         self.status.status.summary = said.message.clone();
-        status::set_step(
-            &mut self.status,
-            StepStatus {
-                step: self.step,
-                at: self.node.now(),
-                outcome: said.outcome,
-                exit_code: exit as u8,
-                message: said.message.clone(),
-                seconds,
-                bytes_received: self.traffic.received,
-                requests: self.traffic.requests,
-                network_seen: self.seen.take().map(|s| s.interfaces),
-            },
-        );
+        // An install that found nothing to do says nothing about the last one that did something.
+        if self.step == Step::Fetch || is_news {
+            status::set_step(
+                &mut self.status,
+                StepStatus {
+                    step: self.step,
+                    at: self.node.now(),
+                    outcome: said.outcome,
+                    exit_code: exit as u8,
+                    message: said.message.clone(),
+                    seconds,
+                    bytes_received: self.traffic.received,
+                    requests: self.traffic.requests,
+                    network_seen: self.seen.take().map(|s| s.interfaces),
+                },
+            );
+        }
         let written = self.write(exit, said, is_news, seconds);
         // A step's own error is the one to be seen; that it could not be written down as well is only logged.
         match (result, written) {

@@ -81,3 +81,29 @@ fn offers_of<'s>(
 fn custom_of(custom: &Json<'_>) -> Option<IndexCustom> {
     serde_json::from_slice(&custom.canonical()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_index_with_serial_and_cycle_is_a_bundle() {
+        let read = |text: &str| custom_of(&Json::parse(text.as_bytes()).unwrap());
+        assert_eq!(read(r#"{"serial":7,"cycle":"2026-11","more":1}"#).unwrap().serial, 7);
+        for bad in [
+            "null",
+            "{}",
+            r#"{"serial":"7","cycle":"2026-11"}"#,
+            r#"{"serial":-1,"cycle":"c"}"#,
+            r#"{"serial":1,"cycle":"../c"}"#,
+        ] {
+            assert!(read(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_version_can_be_the_probe() {
+        let variant: Variant = "debian-12-amd64".parse().unwrap();
+        assert!(probe(&variant).split('/').nth(2).unwrap().parse::<BundleVersion>().is_err());
+    }
+}

@@ -39,17 +39,18 @@ fn main() -> ExitCode {
         }
         Ok(cli::Action::Run(options, verb)) => {
             logging::start(options.verbose);
-            run::run(&options, &verb).unwrap_or_else(|error| {
-                eprintln!("error: {error}");
-                error.exit
-            })
+            run::run(&options, &verb).unwrap_or_else(|error| say(&error))
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            error.exit
-        }
+        Err(error) => say(&error),
     };
     ExitCode::from(exit as u8)
+}
+
+/// Says why it ended, in one line; what is only put off is not called an error.
+fn say(error: &error::Error) -> Exit {
+    let kind = if error.exit == Exit::Deferred { "deferred" } else { "error" };
+    eprintln!("{kind}: {error}");
+    error.exit
 }
 
 /// Writes to standard output; a closed pipe is no error.

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn in_any_ten_seconds_the_cap_is_kept_to_five_percent_and_used_to_ninety_five() {
-        for rate in [1_000u64, 32_000, 250_000, 10_000_000] {
+        for rate in [1_000u64, 32_000, 250_000] {
             let clock = TestClock(Mutex::new(Duration::ZERO));
             let throttle = Throttle::new(&clock, Some(rate));
             let mut reader = throttle.reader(io::repeat(0));
