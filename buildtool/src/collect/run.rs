@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use format::API_VERSION;
 use format::digest::Sha256;
-use format::index::{Advisory, Family};
+use format::index::Family;
 
 use super::apt::{AptRoot, Wanted};
 use super::control::Stanza;
@@ -156,7 +156,6 @@ fn fill_pool(
     let pool = fs::canonicalize(&pool).at(what, &pool)?;
     let mut packages = Vec::new();
     let mut names = BTreeSet::new();
-    let mut found = FoundAdvisories::default();
     let bar = progress.items("verifying", described.len() as u64);
     for (wanted, (stanza, origin)) in described {
         let file = file_name(&wanted.name, &wanted.version, &wanted.arch);
@@ -171,8 +170,6 @@ fn fill_pool(
         let to = pool.join(&file);
         bring(&apt.file_of(wanted), &to, wanted)?;
         let (source, source_version) = inventory::source_of(stanza);
-        let oldest = oldest.get(&source).map(String::as_str);
-        let advisories = found.of(&to, &wanted.name, &source, &source_version, oldest);
         packages.push(CollectedPackage {
             file,
             name: wanted.name.clone(),
@@ -183,7 +180,7 @@ fn fill_pool(
             origin: origin.clone(),
             size: wanted.size,
             sha256: wanted.sha256,
-            advisories,
+            advisories: Vec::new(), // see below
             stanza: stanza.to_string(),
         });
         bar.add(1);
@@ -195,6 +192,7 @@ fn fill_pool(
             host::file::remove(&entry.path()).during(what)?;
         }
     }
+    add_advisories(&mut packages, &pool, oldest, progress);
     Ok(packages)
 }
 
@@ -219,32 +217,33 @@ fn bring(from: &Path, to: &Path, wanted: &Wanted) -> Result<()> {
     .cure("it was damaged on its way; run it again"))
 }
 
-/// Advisories by source package and version: its binary packages have one changelog between them.
-#[derive(Default)]
-struct FoundAdvisories(BTreeMap<(String, String), Vec<Advisory>>);
-
-impl FoundAdvisories {
-    fn of(
-        &mut self,
-        deb: &Path,
-        name: &str,
-        source: &str,
-        version: &str,
-        oldest: Option<&str>,
-    ) -> Vec<Advisory> {
-        let key = (source.to_owned(), version.to_owned());
-        if let Some(known) = self.0.get(&key) {
-            return known.clone();
-        }
-        if oldest.is_none() {
-            return Vec::new();
-        }
-        let changelog = advisories::changelog(deb, name);
-        let found = advisories::advisories(&changelog, source, oldest);
-        // A package whose documentation is a link to another's has none; then the next of the source is asked.
-        if !changelog.is_empty() {
-            self.0.insert(key, found.clone());
-        }
-        found
+/// Looks up what the packages repair. The binary packages of a source have one changelog between them; the smallest that
+/// carries it is unpacked.
+fn add_advisories(
+    packages: &mut [CollectedPackage],
+    pool: &Path,
+    oldest: &BTreeMap<String, String>,
+    progress: Progress,
+) {
+    let mut by_source: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
+    for (at, package) in packages.iter().enumerate() {
+        let source = (package.source.clone(), package.source_version.clone());
+        by_source.entry(source).or_default().push(at);
     }
+    let bar = progress.items("reading changelogs", by_source.len() as u64);
+    for ((source, _), mut of_source) in by_source {
+        bar.add(1);
+        let Some(oldest) = oldest.get(&source) else { continue };
+        of_source.sort_by_key(|at| packages[*at].size);
+        // A package whose documentation is a link to another's has none of its own.
+        let mut changelogs = of_source
+            .iter()
+            .map(|at| advisories::changelog(&pool.join(&packages[*at].file), &packages[*at].name));
+        let Some(changelog) = changelogs.find(|text| !text.is_empty()) else { continue };
+        let found = advisories::advisories(&changelog, &source, oldest);
+        for at in of_source {
+            packages[at].advisories.clone_from(&found);
+        }
+    }
+    bar.done();
 }
