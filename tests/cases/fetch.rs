@@ -1,17 +1,19 @@
 //! A fetch over a bad line, and from a mirror that misbehaves: it finishes, and hardly a byte comes twice.
 
+use std::time::{Duration, Instant};
+
 use format::status::State;
 use lab::random::Random;
 use lab::repository::Part;
 use lab::sandbox::{Running, run};
-use lab::server::{Behaviour, Cut, CutKind};
+use lab::server::{Behaviour, Cut, CutKind, PATIENCE};
 use lab::world::{World, old_packages};
 
 /// What may be fetched twice for each interruption.
 const TWICE: u64 = 64 * 1024;
 
 /// How often the fetch is interrupted.
-const INTERRUPTIONS: usize = 20;
+const INTERRUPTIONS: u64 = 20;
 
 const BUNDLE: &str = ".bundle.tar.gz";
 
@@ -38,53 +40,49 @@ fn twenty_interruptions_cost_at_most_64_kib_each() {
         let members = index.metadata().chain(needed.iter());
         members.filter_map(|m| m.whole()).map(|e| e.length).sum::<u64>()
     };
-    let step = undisturbed / (INTERRUPTIONS as u64 + 2);
-    let mut interruptions = 0;
-    for _ in 0..INTERRUPTIONS {
-        // Somewhere in the next twentieth of the file.
-        let after = 1 + random.below(step);
-        let kind = random.below(3);
-        let how = if kind == 1 { CutKind::Reset } else { CutKind::Stall };
-        world.mirror.behave(Behaviour {
-            cut: Some(Cut { suffix: BUNDLE.into(), after, how }),
-            ..Behaviour::default()
-        });
-        let mut agent = Running::start(&mut world.node.prestage(["fetch"]));
-        match kind {
-            // The mirror resets; the agent may try again by itself.
-            1 => {
-                let ended = agent.wait();
-                assert!(matches!(ended.code, Some(0 | 69)), "{ended}");
-            }
-            // kill -9 in the middle of the transfer.
-            0 => {
-                assert!(world.mirror.wait_for_stall(), "the agent never came so far");
-                assert!(!agent.has_ended());
+    // Each somewhere in its twentieth of the file, so that all of them are met.
+    let step = undisturbed / (INTERRUPTIONS + 1);
+    let how =
+        |random: &mut Random| [CutKind::Stall, CutKind::Stall, CutKind::Reset][random.below(3) as usize];
+    let cuts = (0..INTERRUPTIONS).map(|_| Cut {
+        suffix: BUNDLE.into(),
+        after: 1 + random.below(step),
+        how: how(&mut random),
+    });
+    world.mirror.behave(Behaviour { cuts: cuts.collect(), ..Behaviour::default() });
+    let mut agent = Running::start(&mut world.node.prestage(["fetch"]));
+    let deadline = Instant::now() + PATIENCE * 2;
+    let mut killed = 0;
+    while world.mirror.cuts_left() > 0 || world.mirror.is_stalled() {
+        assert!(Instant::now() < deadline, "{} cuts are left", world.mirror.cuts_left());
+        if world.mirror.is_stalled() {
+            if random.below(2) == 0 {
+                // kill -9 in the middle of the transfer.
                 agent.kill();
+                killed += 1;
                 world.mirror.release();
-            }
-            // The mirror goes away in the middle of the transfer and comes back.
-            _ => {
-                assert!(world.mirror.wait_for_stall(), "the agent never came so far");
+                agent = Running::start(&mut world.node.prestage(["fetch"]));
+            } else {
+                // The mirror goes away in the middle of the transfer and comes back.
                 world.mirror.restart().expect("the same port");
-                let ended = agent.wait();
-                assert!(matches!(ended.code, Some(0 | 69)), "{ended}");
             }
+        } else if agent.has_ended() {
+            // It gave up, for now: the timer comes again.
+            agent.wait().expect(69);
+            agent = Running::start(&mut world.node.prestage(["fetch"]));
         }
-        interruptions += 1;
-        let complete = world.node.path("/var/lib/prestage/status.json").exists()
-            && world.node.status().status.plan.is_some_and(|p| p.complete);
-        if complete {
-            break;
-        }
+        std::thread::sleep(Duration::from_millis(2));
     }
+    eprintln!("{killed} times kill -9");
+    let ended = agent.wait();
+    assert!(matches!(ended.code, Some(0 | 69)), "{ended}");
     world.mirror.behave(Behaviour::default());
     run(&mut world.node.prestage(["fetch"])).expect(0);
     assert_staged_content_is_identical(&world);
     let sent = world.bundle_bytes_sent();
     let twice = sent - undisturbed;
-    eprintln!("{interruptions} interruptions, {twice} bytes twice ({} each)", twice / interruptions);
-    assert!(twice <= TWICE * interruptions, "{twice} bytes twice in {interruptions} interruptions");
+    eprintln!("{INTERRUPTIONS} interruptions, {twice} bytes twice ({} each)", twice / INTERRUPTIONS);
+    assert!(twice <= TWICE * INTERRUPTIONS, "{twice} bytes twice in {INTERRUPTIONS} interruptions");
     run(&mut world.node.prestage(["install", "--now"])).expect(0);
     world.assert_patched();
 }
@@ -176,7 +174,7 @@ fn the_rate_limit_holds() {
     old.truncate(3);
     let world = World::with(&old, &lab::world::new_packages());
     world.configure("[fetch]\nrate = \"1MiB/s\"\n");
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     run(&mut world.node.prestage(["fetch"])).expect(0);
     let seconds = start.elapsed().as_secs_f64();
     let sent = world.bundle_bytes_sent() as f64 / (1024.0 * 1024.0);

@@ -198,11 +198,12 @@ fn reports_wait_for_a_receiver_that_is_down() {
 fn two_agents_do_not_work_at_once() {
     let world = World::new();
     world.mirror.behave(lab::server::Behaviour {
-        cut: Some(lab::server::Cut {
+        cuts: [lab::server::Cut {
             suffix: ".bundle.tar.gz".into(),
             after: 1_000_000,
             how: lab::server::CutKind::Stall,
-        }),
+        }]
+        .into(),
         ..lab::server::Behaviour::default()
     });
     let first = lab::sandbox::Running::start(&mut world.node.prestage(["fetch"]));

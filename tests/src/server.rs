@@ -3,6 +3,7 @@
 //!
 //! Its send buffer is small, so that what it has "sent" is what a client has got, but for a few KiB.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -42,8 +43,8 @@ pub struct Exchange {
 /// How to misbehave. The default is to behave.
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
-    /// End the connection after so many more body bytes of paths that end with the text; then behave again.
-    pub cut: Option<Cut>,
+    /// End the connection early, once for each, in this order.
+    pub cuts: VecDeque<Cut>,
     /// Answer 500 to every second request.
     pub every_second_fails: bool,
     /// Answer 200 and the whole file to a range request.
@@ -63,7 +64,7 @@ pub struct Behaviour {
 pub struct Cut {
     /// For paths that end with this.
     pub suffix: String,
-    /// After so many body bytes, counted over requests.
+    /// After so many body bytes, counted over requests from when the cut before it was made.
     pub after: u64,
     /// How.
     pub how: CutKind,
@@ -151,6 +152,16 @@ impl Server {
         let mut state = self.shared.lock();
         state.exchanges.clear();
         state.requests = 0;
+    }
+
+    /// How many cuts are still to be made.
+    pub fn cuts_left(&self) -> usize {
+        self.shared.lock().behaviour.cuts.len()
+    }
+
+    /// Whether a cut of kind [`CutKind::Stall`] has been reached, and not released.
+    pub fn is_stalled(&self) -> bool {
+        self.shared.lock().stalled
     }
 
     /// Waits until a cut of kind [`CutKind::Stall`] has been reached.
@@ -377,12 +388,12 @@ impl Shared {
         {
             *byte ^= 1;
         }
-        if let Some(cut) = &mut state.behaviour.cut
+        if let Some(cut) = state.behaviour.cuts.front_mut()
             && path.ends_with(&cut.suffix)
         {
             if cut.after <= bytes.len() as u64 {
                 let end = (cut.after as usize, cut.how);
-                state.behaviour.cut = None;
+                state.behaviour.cuts.pop_front();
                 return Err(end);
             }
             cut.after -= bytes.len() as u64;
@@ -470,7 +481,7 @@ mod tests {
         let (_folder, server, content) = served();
         for (how, ok) in [(CutKind::Close, true), (CutKind::Reset, false)] {
             server.behave(Behaviour {
-                cut: Some(Cut { suffix: "a+b".into(), after: 50_000, how }),
+                cuts: [Cut { suffix: "a+b".into(), after: 50_000, how }].into(),
                 ..Behaviour::default()
             });
             let result = get(&server, "/a+b", "");
