@@ -26,7 +26,7 @@ fn a_flipped_byte_is_refused(part: Part, words: &[&str]) {
         Part::BundleData => world.centre.offset_of("till-data", random.below(lab::world::LARGE as u64)),
     };
     eprintln!("byte {at} of {}", world.centre.file(part).display());
-    let before = node.hash();
+    let before = node.image();
 
     world.centre.flip(part, at);
     let refused = run(&mut node.prestage(["fetch"]));
@@ -47,7 +47,7 @@ fn a_flipped_byte_is_refused(part: Part, words: &[&str]) {
     // An install now does nothing, and says why.
     let install = run(&mut node.prestage(["install", "--now"]));
     assert!(matches!(install.code, Some(1..=3)), "{install}");
-    assert!(node.hash() == before, "the node is not as it was: {install}");
+    node.assert_is(&before);
 
     // The repository is right again; so is the node, with no hand laid on it.
     world.centre.flip(part, at);
@@ -122,7 +122,7 @@ fn a_staged_package_altered_before_the_install_is_caught() {
     let world = World::new();
     let node = &world.node;
     run(&mut node.prestage(["fetch"])).expect(0);
-    let before = node.hash();
+    let before = node.image();
     let deb = staged_deb(&world, "till-data");
     let file = std::fs::File::options().read(true).write(true).open(&deb).expect("a staged package");
     let mut byte = [0];
@@ -130,7 +130,7 @@ fn a_staged_package_altered_before_the_install_is_caught() {
     file.write_all_at(&[byte[0] ^ 1], 1_000_000).expect("a byte");
     drop(file);
     run(&mut node.prestage(["install", "--now"])).expect(2).says(&["till-data"]);
-    assert!(node.hash() == before, "the node is not as it was");
+    node.assert_is(&before);
     assert_eq!(node.status().status.state, State::Quarantined);
     // Fetched anew, and then installed.
     run(&mut node.prestage(["run"])).expect(0);
@@ -142,14 +142,14 @@ fn a_staged_package_removed_before_the_install_defers_it() {
     let world = World::new();
     let node = &world.node;
     run(&mut node.prestage(["fetch"])).expect(0);
-    let before = node.hash();
+    let before = node.image();
     let digest = world.centre.member("till-data").sha256;
     std::fs::remove_file(staged_deb(&world, "till-data")).expect("a staged package");
     let _ = std::fs::remove_file(node.path(&format!("/var/lib/prestage/fetch/store/{digest}")));
     let refused = run(&mut node.prestage(["install", "--now"]));
     assert!(matches!(refused.code, Some(1 | 2)), "{refused}");
     refused.says(&["till-data"]);
-    assert!(node.hash() == before, "the node is not as it was");
+    node.assert_is(&before);
     run(&mut node.prestage(["run"])).expect(0);
     world.assert_patched();
 }
@@ -157,12 +157,12 @@ fn a_staged_package_removed_before_the_install_defers_it() {
 #[test]
 fn a_missing_staged_repo_defers_the_install() {
     let world = World::new();
-    let before = world.node.hash();
+    let before = world.node.image();
     run(&mut world.node.prestage(["install", "--now"])).expect(1).says(&["fetch"]);
     run(&mut world.node.prestage(["fetch"])).expect(0);
     std::fs::remove_dir_all(world.node.path("/var/lib/prestage/fetch/staged")).expect("a staged repo");
     run(&mut world.node.prestage(["install", "--now"])).expect(1).says(&["staged"]);
-    assert!(world.node.hash() == before, "the node is not as it was");
+    world.node.assert_is(&before);
     // The packages themselves are still there: nothing is fetched again.
     let sent = world.bundle_bytes_sent();
     run(&mut world.node.prestage(["run"])).expect(0);

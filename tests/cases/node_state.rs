@@ -43,7 +43,7 @@ fn an_apt_lock_that_is_held_defers_the_install() {
     let world = World::new();
     let node = &world.node;
     run(&mut node.prestage(["fetch"])).expect(0);
-    let before = node.hash();
+    let before = node.image();
     // As apt and dpkg lock: with fcntl.
     let locks = ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"].map(|path| {
         let file = std::fs::File::options().create(true).truncate(false).write(true).open(node.path(path));
@@ -59,24 +59,36 @@ fn an_apt_lock_that_is_held_defers_the_install() {
         file
     });
     run(&mut node.prestage(["install", "--now"])).expect(1).says(&["lock"]);
-    assert!(node.hash() == before, "the node is not as it was");
-    assert_eq!(node.status().status.state, State::Deferred);
+    node.assert_is(&before);
+    let install = node.status().status.install.expect("the install step");
+    assert_eq!((install.outcome, install.exit_code), (Outcome::Deferred, 1));
     drop(locks);
     run(&mut node.prestage(["install", "--now"])).expect(0);
     world.assert_patched();
 }
 
-#[test]
-fn a_full_disk_defers_the_fetch_with_numbers() {
+/// `size`: of the file system that the agent's state is on, in MiB.
+fn a_full_disk_defers_the_fetch_with_numbers(size: u64) {
     let world = World::new();
     let node = &world.node;
-    node.small_disk("/var/lib/prestage", 1024 * 1024);
+    node.small_disk("/var/lib/prestage", size * 1024 * 1024);
     let refused = run(&mut node.prestage(["fetch"])).expect(1).says(&["free", "MiB"]);
     assert!(refused.stderr.chars().any(|c| c.is_ascii_digit()), "{refused}");
-    assert_eq!(node.status().status.state, State::Deferred);
+    let fetch = node.status().status.fetch.expect("the fetch step");
+    assert_eq!((fetch.outcome, fetch.exit_code), (Outcome::Deferred, 1));
     node.normal_disk("/var/lib/prestage");
     run(&mut node.prestage(["run"])).expect(0);
     world.assert_patched();
+}
+
+#[test]
+fn a_disk_with_room_for_a_plan_alone_defers_the_fetch_with_numbers() {
+    a_full_disk_defers_the_fetch_with_numbers(16);
+}
+
+#[test]
+fn a_disk_without_room_for_a_plan_defers_the_fetch_with_numbers() {
+    a_full_disk_defers_the_fetch_with_numbers(1);
 }
 
 #[test]
@@ -171,10 +183,10 @@ fn outside_the_maintenance_window_nothing_is_installed() {
     let windows =
         format!("[schedule]\nmaintenance-window = [\"{} 03:00-03:01\"]\ntimezone = \"UTC\"\n", day.trim());
     world.configure(&windows);
-    let before = world.node.hash();
+    let before = world.node.image();
     run(&mut world.node.prestage(["run"])).expect(1).says(&["window"]);
     assert_eq!(world.staged().len(), 4, "the fetch does not wait for the window");
-    assert!(world.node.hash() == before, "the node is not as it was");
+    world.node.assert_is(&before);
     assert_eq!(world.node.status().status.state, State::Staged);
     run(&mut world.node.prestage(["install", "--now"])).expect(0);
     world.assert_patched();

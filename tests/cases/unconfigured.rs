@@ -8,9 +8,9 @@ use lab::world::World;
 fn run_without_a_configuration_is_no_failure_and_gives_a_hint() {
     let sandbox = Sandbox::new();
     let node = Node::new(&sandbox, "node");
-    let before = node.hash();
+    let before = node.image();
     run(&mut node.prestage(["run"])).expect(0).says(&["doctor"]);
-    assert!(node.hash() == before, "the node is not as it was");
+    node.assert_is(&before);
 }
 
 #[test]
@@ -18,6 +18,9 @@ fn doctor_says_what_is_missing_and_what_comes_next() {
     let sandbox = Sandbox::new();
     let node = Node::new(&sandbox, "node");
     run(&mut node.prestage(["doctor"])).expect(0).says(&["mirrors", "root.json"]);
+    // One thing that is missing hides no other.
+    std::fs::remove_file(node.path("/etc/machine-id")).expect("a machine id");
+    run(&mut node.prestage(["doctor"])).expect(0).says(&["mirrors", "root.json", "machine-id"]);
     let world = World::new();
     run(&mut world.node.prestage(["doctor"])).expect(0).says(&[&world.mirror.url()]);
 }
@@ -47,10 +50,10 @@ fn the_root_of_another_fleet_is_refused() {
     let other = Sandbox::new();
     let centre = lab::repository::Centre::new(&other);
     world.node.trust(&centre.repository());
-    let before = world.node.hash();
+    let before = world.node.image();
     run(&mut world.node.prestage(["fetch"])).expect(3);
     assert_eq!(world.staged(), Vec::<String>::new());
-    assert!(world.node.hash() == before, "the node is not as it was");
+    world.node.assert_is(&before);
 }
 
 #[test]

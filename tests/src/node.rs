@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use format::digest::{Hasher, Sha256};
+use format::digest::Sha256;
 use format::name::Variant;
 use format::status::NodeStatus;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -19,6 +19,10 @@ use crate::sandbox::{Sandbox, command, program, succeed};
 
 /// What the agent itself may change at any time, relative to the root.
 const OWN_FOLDERS: [&str; 2] = ["var/lib/prestage", "run/prestage"];
+
+/// The files of a node: each path with its mode, owner and content; without times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image(BTreeMap<String, String>);
 
 /// A node. Its mounts go with the value.
 pub struct Node {
@@ -46,7 +50,9 @@ impl Node {
             // A container whose own root is an overlay takes no other one above it.
             succeed(command("cp").arg("-a").arg(below.join(".")).arg(&root));
         }
-        Node { root, folder }
+        let node = Node { root, folder };
+        node.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+        node
     }
 
     /// Its root directory.
@@ -167,45 +173,56 @@ impl Node {
         NodeStatus::parse(&bytes).expect("a valid status")
     }
 
-    /// The content of every file of the node but the agent's own: with names, types, owners and modes, without times.
+    /// Every file of the node but the agent's own.
     ///
     /// # Panics
     /// If it cannot be read.
-    pub fn hash(&self) -> Sha256 {
-        let mut hasher = Hasher::new();
-        self.hash_folder(Path::new(""), &mut hasher);
-        hasher.finish()
+    pub fn image(&self) -> Image {
+        let mut image = Image::default();
+        self.add_folder(Path::new(""), &mut image);
+        image
     }
 
-    fn hash_folder(&self, folder: &Path, hasher: &mut Hasher) {
-        let entries = fs::read_dir(self.root.join(folder)).expect("a folder of the node");
-        let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name()).collect();
-        names.sort();
-        for name in names {
-            let path = folder.join(name);
+    fn add_folder(&self, folder: &Path, image: &mut Image) {
+        for entry in fs::read_dir(self.root.join(folder)).expect("a folder of the node") {
+            let path = folder.join(entry.expect("an entry").file_name());
             if OWN_FOLDERS.iter().any(|own| path == Path::new(own)) {
                 continue;
             }
             let full = self.root.join(&path);
             let meta = fs::symlink_metadata(&full).expect("a file of the node");
-            let line = format!("{}\0{:o} {} {}\n", path.display(), meta.mode(), meta.uid(), meta.gid());
-            hasher.update(line.as_bytes());
             let kind = meta.file_type();
-            if kind.is_dir() {
-                self.hash_folder(&path, hasher);
+            let content = if kind.is_dir() {
+                self.add_folder(&path, image);
+                "folder".to_owned()
             } else if kind.is_symlink() {
-                let to = fs::read_link(&full).expect("a link of the node");
-                hasher.update(to.as_os_str().as_encoded_bytes());
-            } else if !kind.is_fifo()
-                && !kind.is_socket()
-                && !kind.is_char_device()
-                && !kind.is_block_device()
-            {
+                format!("→ {}", fs::read_link(&full).expect("a link of the node").display())
+            } else if kind.is_file() {
                 let mut file = fs::File::open(&full).expect("a file of the node");
                 let (digest, length) = Sha256::of_reader(&mut file).expect("a file of the node");
-                hasher.update(format!("{digest} {length}\n").as_bytes());
-            }
+                format!("{length} bytes {digest}")
+            } else {
+                "special".to_owned()
+            };
+            let line = format!("{:o} {} {} {content}", meta.mode(), meta.uid(), meta.gid());
+            image.0.insert(path.to_string_lossy().into_owned(), line);
         }
+    }
+
+    /// Fails the case unless every file is as it was.
+    ///
+    /// # Panics
+    /// With the files that are not.
+    #[track_caller]
+    pub fn assert_is(&self, before: &Image) {
+        let after = self.image();
+        let paths: std::collections::BTreeSet<_> = before.0.keys().chain(after.0.keys()).collect();
+        let different: Vec<String> = paths
+            .into_iter()
+            .filter(|path| before.0.get(*path) != after.0.get(*path))
+            .map(|path| format!("{path}: {:?} is now {:?}", before.0.get(path), after.0.get(path)))
+            .collect();
+        assert!(different.is_empty(), "the node is not as it was:\n{}", different.join("\n"));
     }
 
     /// Puts a file system of so many bytes, in memory, at a path of the node.
