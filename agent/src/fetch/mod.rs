@@ -6,6 +6,8 @@
 mod http;
 mod local;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod transport;
 mod tries;

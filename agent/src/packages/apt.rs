@@ -4,6 +4,7 @@
 //! `dpkg --audit` ends with 0 when there are problems. So success is proved by inventory and audit, by the caller.
 
 use std::collections::BTreeMap;
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,9 +19,6 @@ use crate::render::Renderer;
 
 /// The resolver's verb: every update, with the new packages that it needs, and never a removal.
 const UPGRADE: [&str; 2] = ["upgrade", "--with-new-pkgs"];
-
-/// The largest Packages file that is read: that of a whole distribution.
-const MAX_PACKAGES: u64 = 256 * 1024 * 1024;
 
 /// apt and dpkg of a node.
 pub struct Apt {
@@ -206,14 +204,18 @@ impl PackageManager for Apt {
         }
         resolution.changes = split_architecture_changes(resolution.changes, &self.inventory()?);
         resolution.files = parse_uris(&uris.stdout).map_err(Error::deferred)?;
-        let offered = host::file::read_limited(&repo.join("Packages"), MAX_PACKAGES)?.unwrap_or_default();
         let sizes = self.command("dpkg-query").args([
             "-W",
             "-f",
             "${Package}:${Architecture}\\t${Installed-Size}\\n",
         ]);
         let sizes = sizes.output().map_err(|e| explain(&e))?.stdout;
-        resolution.disk_bytes = disk_bytes(&resolution.changes, &String::from_utf8_lossy(&offered), &sizes);
+        let packages = repo.join("Packages");
+        let offered = std::fs::File::open(&packages)
+            .map(std::io::BufReader::new)
+            .map_err(|e| Error::file(&packages, &e))?;
+        resolution.disk_bytes =
+            disk_bytes(&resolution.changes, offered, &sizes).map_err(|e| Error::file(&packages, &e))?;
         Ok(resolution)
     }
 
@@ -328,31 +330,40 @@ fn parse_inst(rest: &str) -> Option<PackageChange> {
 }
 
 /// Space that `changes` take: what they grow by, and room for the largest beside its old version while it is unpacked.
-/// `offered` is a Packages file, `installed` has lines `NAME:ARCH\tKIB`.
-fn disk_bytes(changes: &[PackageChange], offered: &str, installed: &str) -> u64 {
+/// `offered` is a Packages file, read line by line because it may be large; `installed` has lines `NAME:ARCH\tKIB`.
+fn disk_bytes(changes: &[PackageChange], offered: impl BufRead, installed: &str) -> io::Result<u64> {
     let old: BTreeMap<&str, u64> = installed
         .lines()
         .filter_map(|l| l.split_once('\t'))
         .filter_map(|(id, kib)| Some((id, kib.parse().ok()?)))
         .collect();
-    let wanted: BTreeMap<(&str, &str, &str), String> = changes
-        .iter()
-        .filter_map(|c| {
-            Some(((c.name.as_str(), c.arch.as_str(), c.to.as_deref()?), format!("{}:{}", c.name, c.arch)))
-        })
-        .collect();
+    let wanted = |name: &str, arch: &str, version: &str| {
+        changes
+            .iter()
+            .any(|c| (c.name.as_str(), c.arch.as_str(), c.to.as_deref()) == (name, arch, Some(version)))
+    };
     let (mut growth, mut largest) = (0u64, 0u64);
-    for stanza in offered.split("\n\n") {
-        let field = |name: &str| {
-            stanza.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_default()
-        };
-        if let Some(id) = wanted.get(&(field("Package"), field("Architecture"), field("Version"))) {
-            let new: u64 = field("Installed-Size").parse().unwrap_or(0);
-            growth = growth.saturating_add(new.saturating_sub(old.get(id.as_str()).copied().unwrap_or(0)));
-            largest = largest.max(new);
+    let mut fields = [const { String::new() }; 4];
+    const NAMES: [&str; 4] = ["Package", "Architecture", "Version", "Installed-Size"];
+    // An empty line ends a stanza, and so does the end of the file.
+    for line in offered.lines().chain([Ok(String::new())]) {
+        let line = line?;
+        if let Some((name, value)) = line.split_once(": ") {
+            if let Some(at) = NAMES.iter().position(|n| *n == name) {
+                fields[at] = value.to_owned();
+            }
+        } else if line.is_empty() {
+            let [name, arch, version, size] = &fields;
+            if wanted(name, arch, version) {
+                let new: u64 = size.parse().unwrap_or(0);
+                let before = old.get(format!("{name}:{arch}").as_str()).copied().unwrap_or(0);
+                growth = growth.saturating_add(new.saturating_sub(before));
+                largest = largest.max(new);
+            }
+            fields = [const { String::new() }; 4];
         }
     }
-    growth.saturating_add(largest).saturating_mul(1024)
+    Ok(growth.saturating_add(largest).saturating_mul(1024))
 }
 
 /// A package that goes from `all` to an architecture, or back, is one that goes and one that comes: name and
@@ -435,6 +446,23 @@ mod tests {
         };
         let changes = split_architecture_changes(vec![change], &before);
         assert_eq!(before.after(&changes), parse_inventory("a\tamd64\t2\tinstalled\n"));
+    }
+
+    #[test]
+    fn space_is_what_packages_grow_by_and_the_largest_once_more() {
+        let offered = "Package: a\nArchitecture: amd64\nVersion: 2\nInstalled-Size: 300\nDescription: x\n y: z\n\n\
+            Package: b\nArchitecture: all\nVersion: 1\nInstalled-Size: 50\n\nPackage: c\nArchitecture: all\nVersion: 1\nInstalled-Size: 9999\n";
+        let change = |name: &str, arch: &str, to: &str| PackageChange {
+            name: name.into(),
+            arch: arch.into(),
+            from: None,
+            to: Some(to.into()),
+        };
+        let changes = [change("a", "amd64", "2"), change("b", "all", "1")];
+        assert_eq!(
+            disk_bytes(&changes, offered.as_bytes(), "a:amd64\t200\n").unwrap(),
+            (100 + 50 + 300) * 1024
+        );
     }
 
     #[test]
