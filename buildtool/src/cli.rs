@@ -125,6 +125,16 @@ pub enum RootVerb {
         #[command(flatten)]
         edit: EditArgs,
     },
+    /// Let a role expire later. Makes a pending new version, to be signed with `root sign` and published.
+    Renew {
+        /// The repository.
+        repo: PathBuf,
+        /// root, targets or bundles; publish and refresh-timestamp renew the others.
+        #[arg(long)]
+        role: String,
+        #[command(flatten)]
+        edit: EditArgs,
+    },
     /// Sign everything pending that the given keys may sign. Each holder of a key runs it once.
     Sign {
         /// The repository.

@@ -18,6 +18,14 @@ use crate::keys::Secret;
 /// The version of the TUF specification that we write.
 pub const SPEC_VERSION: &str = "1.0.34";
 
+/// Seconds in a day.
+const DAY: i64 = 86_400;
+
+/// `days` from `now`.
+pub fn expiry(now: UnixTime, days: u32) -> UnixTime {
+    now.plus(i64::from(days) * DAY)
+}
+
 /// Content that nobody has signed yet. Changing it is only possible here, so a signature cannot outlive a change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unsigned {
@@ -101,6 +109,11 @@ impl Signed {
         let message = canonical(&self.signed, &self.role)?;
         self.signatures.insert(key.public().id.clone(), hex(&key.sign(&message)));
         Ok(())
+    }
+
+    /// Whether there is any signature on it.
+    pub fn is_signed(&self) -> bool {
+        !self.signatures.is_empty()
     }
 
     /// Goes back to content alone, to be changed.

@@ -12,10 +12,12 @@ mod error; // what failed, why, and what to do
 mod export; // what one variant needs, as a folder or one tar file
 mod keys; // key files
 mod local_repo; // Packages and Release of the local repository
+mod pending; // documents that wait for signatures
 mod progress; // bars and lines
 mod publish; // targets first, timestamp last
 mod repository; // where files are, and reading them as a node does
 mod rfc2822; // the dates of Release files
+mod roles; // which keys count: first version and edits
 mod root; // key ceremonies in words
 mod run; // the verbs
 mod serve; // HTTP, for trying things out

@@ -14,8 +14,8 @@ use format::name::TargetPath;
 use format::time::UnixTime;
 use serde_json::{Value, json};
 
-use crate::document::{Signed, Unsigned};
-use crate::editor::{RepositoryEditor, expiry, highest_version};
+use crate::document::{Signed, Unsigned, expiry};
+use crate::editor::{RepositoryEditor, highest_version};
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::keys::Secret;
 use crate::progress::Progress;

@@ -128,7 +128,15 @@ impl View {
         self.files.get(role).map(|(_, bytes)| bytes.as_slice())
     }
 
-    /// The newest root's bytes.
+    /// The newest bytes of a role, root included.
+    pub fn newest(&self, role: &str) -> Option<&[u8]> {
+        match role {
+            "root" => self.root().map(|(_, bytes)| bytes),
+            other => self.bytes(other),
+        }
+    }
+
+    /// The newest root's version and bytes.
     pub fn root(&self) -> Option<(u64, &[u8])> {
         self.roots.last_key_value().map(|(version, bytes)| (*version, bytes.as_slice()))
     }

@@ -8,10 +8,11 @@ use format::metadata::{RoleKeys, RoleKind};
 use serde_json::{Value, json};
 
 use crate::cli::RootInitArgs;
-use crate::editor::{FirstRoot, RepositoryEditor, RoleSpec, read_root};
+use crate::editor::{RepositoryEditor, read_root};
 use crate::error::Result;
 use crate::keys::{self, Key, Public};
 use crate::publish::OnlineKeys;
+use crate::roles::{FirstRoot, RoleSpec};
 
 /// Said whenever keys of these roles are made or used.
 pub const OFFLINE: &str = "the keys of root and targets must stay offline: on media in a safe, never on a build server \
@@ -71,10 +72,10 @@ pub fn read_ceremony(args: &RootInitArgs) -> Result<Ceremony> {
     Ok(Ceremony {
         first: FirstRoot {
             top_level: vec![
-                ("root", spec("root", root, args.root_threshold)),
-                ("targets", spec("targets", targets, args.targets_threshold)),
-                ("snapshot", spec("snapshot", snapshot_publics, 1)),
-                ("timestamp", spec("timestamp", timestamp_publics, 1)),
+                spec("root", root, args.root_threshold),
+                spec("targets", targets, args.targets_threshold),
+                spec("snapshot", snapshot_publics, 1),
+                spec("timestamp", timestamp_publics, 1),
             ],
             bundles: spec("bundles", bundles, args.bundles_threshold),
             days: [args.root_days, args.targets_days, args.bundles_days],
@@ -122,14 +123,14 @@ pub fn show(editor: &RepositoryEditor) -> Result<(Value, Vec<String>)> {
             add("published", "bundles", keys, &mut lines);
         }
     }
-    if let Some(pending) = editor.pending().get("root") {
+    if let Some(pending) = editor.pending().documents().get("root") {
         let root = read_root(pending)?;
         lines.push(format!("pending root {}:", root.header.version));
         for kind in kinds {
             add("pending", kind.as_str(), root.keys_of(kind), &mut lines);
         }
     }
-    if editor.pending().contains_key("targets") {
+    if editor.pending().documents().contains_key("targets") {
         lines.push("pending targets:".into());
         add("pending", "bundles", &editor.keys_of_bundles()?, &mut lines);
     }

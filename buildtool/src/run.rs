@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, RootVerb, Verb};
 use crate::collect::Collected;
 use crate::document::Approval;
-use crate::editor::{PENDING_ROLES, Release, RepositoryEditor};
+use crate::editor::{Release, RepositoryEditor};
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::keys::{self, Secret};
+use crate::pending::PENDING_ROLES;
 use crate::progress::Progress;
 use crate::publish::{self, OnlineKeys, Plan};
 use crate::repository::{self, BUNDLES, Repository, View};
+use crate::roles::RoleEdit;
 use crate::{bundle, check, collect, export, root, serve};
 
 /// What every verb is given.
@@ -100,14 +102,19 @@ fn root_verb(verb: RootVerb, context: &Context) -> Result<Answer> {
         RootVerb::Init(args) => root_init(&args, context),
         RootVerb::AddKey { repo, role, key, edit } => {
             let key = keys::read_public(&key)?;
-            edit_root(&repo, &|editor| editor.add_key(&role, &key, edit.days, now))
+            edit_root(&repo, &|editor| editor.edit_role(&role, &RoleEdit::Add(key.clone()), edit.days, now))
         }
         RootVerb::Rotate { repo, role, old, new, edit } => {
             let (old, new) = (root::old_key_id(&old)?, keys::read_public(&new)?);
-            edit_root(&repo, &|editor| editor.rotate(&role, &old, &new, edit.days, now))
+            edit_root(&repo, &|editor| {
+                editor.edit_role(&role, &RoleEdit::Rotate(old.clone(), new.clone()), edit.days, now)
+            })
         }
-        RootVerb::SetThreshold { repo, role, threshold, edit } => {
-            edit_root(&repo, &|editor| editor.set_threshold(&role, threshold, edit.days, now))
+        RootVerb::SetThreshold { repo, role, threshold, edit } => edit_root(&repo, &|editor| {
+            editor.edit_role(&role, &RoleEdit::Threshold(threshold), edit.days, now)
+        }),
+        RootVerb::Renew { repo, role, edit } => {
+            edit_root(&repo, &|editor| editor.renew(&role, edit.days, now))
         }
         RootVerb::Sign { repo, keys, passphrase_file } => {
             let passphrase = passphrase_file.as_deref().map(keys::read_passphrase).transpose()?;
@@ -125,8 +132,7 @@ fn root_verb(verb: RootVerb, context: &Context) -> Result<Answer> {
 
 fn root_init(args: &cli::RootInitArgs, context: &Context) -> Result<Answer> {
     let ceremony = root::read_ceremony(args)?;
-    let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
-    editor.create(&ceremony.first, context.now)?;
+    let mut editor = RepositoryEditor::create(Repository::at(&args.repo), &ceremony.first, context.now)?;
     let secrets: Vec<&Secret> = ceremony.secrets.iter().collect();
     if !secrets.is_empty() {
         editor.sign(&PENDING_ROLES, &secrets)?;
@@ -164,7 +170,7 @@ fn pending_answer(editor: &RepositoryEditor, mut lines: Vec<String>) -> Result<A
     });
     let json = json!({
         "state": if ready { "ready" } else { "pending" },
-        "pendingFolder": editor.pending_folder(),
+        "pendingFolder": editor.pending().folder(),
         "pending": approvals,
         "notes": editor.notes,
     });
@@ -239,7 +245,7 @@ fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {
     let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
     let is_new = editor.add_release(&release, args.days, context.now)?;
     let path = &release.index.0;
-    if !is_new && !editor.pending().contains_key(BUNDLES) {
+    if !is_new && !editor.pending().documents().contains_key(BUNDLES) {
         return Ok(Answer::new(
             json!({"state": "published", "index": path}),
             vec![format!("{path} is published already, with this content; nothing to sign")],
@@ -283,7 +289,7 @@ fn publish(args: &cli::PublishArgs, context: &Context) -> Result<Answer> {
     let online =
         online_keys(&args.snapshot_keys, &args.timestamp_keys, args.passphrase_file.as_deref(), args.online)?;
     let editor = RepositoryEditor::open(Repository::at(&args.repo))?;
-    if editor.pending().is_empty() {
+    if editor.pending().documents().is_empty() {
         let published = editor.published().is_some();
         let line = match published {
             true => "nothing is pending; refresh-timestamp signs anew what is published",

@@ -11,7 +11,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::bundle;
 use crate::collect::Collected;
-use crate::editor::{FirstRoot, PENDING_ROLES, Release, RoleSpec};
+use crate::editor::Release;
+use crate::keys::Public;
+use crate::pending::PENDING_ROLES;
+use crate::roles::{FirstRoot, RoleEdit, RoleSpec};
 
 const NOW: UnixTime = UnixTime(1_795_411_753);
 
@@ -40,16 +43,15 @@ impl World {
         let spec = |role, key: &Secret| RoleSpec { role, keys: vec![key.public().clone()], threshold: 1 };
         let first = FirstRoot {
             top_level: vec![
-                ("root", spec("root", &world.offline[0])),
-                ("targets", spec("targets", &world.offline[1])),
-                ("snapshot", spec("snapshot", &world.snapshot)),
-                ("timestamp", spec("timestamp", &world.timestamp)),
+                spec("root", &world.offline[0]),
+                spec("targets", &world.offline[1]),
+                spec("snapshot", &world.snapshot),
+                spec("timestamp", &world.timestamp),
             ],
             bundles: spec("bundles", &world.offline[2]),
             days: [365, 365, 90],
         };
-        let mut editor = world.editor();
-        editor.create(&first, NOW).unwrap();
+        let mut editor = RepositoryEditor::create(world.repository(), &first, NOW).unwrap();
         let out = world.add_bundle(&mut editor, "1");
         world.sign(&mut editor);
         world.publish(editor, &[out], &mut world.repository()).unwrap();
@@ -185,7 +187,7 @@ fn cut_off_everywhere(change: Change<'_>, gap_is_allowed: bool) -> usize {
         let view = world.node().unwrap_or_else(|e| panic!("completed after {cut}: {e}"));
         assert_eq!(view.bundles().unwrap().header.version, wanted, "cut at {cut}");
         assert_eq!(view.set.root().header.version, wanted_root, "cut at {cut}");
-        assert!(world.editor().pending().is_empty());
+        assert!(world.editor().pending().documents().is_empty());
         let metadata: Vec<PathBuf> =
             fs::read_dir(world.repository().metadata()).unwrap().map(|e| e.unwrap().path()).collect();
         assert!(done || metadata.iter().filter(|p| is_half(p)).count() <= 1);
@@ -194,6 +196,10 @@ fn cut_off_everywhere(change: Change<'_>, gap_is_allowed: bool) -> usize {
         }
     }
     unreachable!()
+}
+
+fn rotate_key(editor: &mut RepositoryEditor, role: &str, old: &str, new: &Public) {
+    editor.edit_role(role, &RoleEdit::Rotate(old.to_owned(), new.clone()), 365, NOW).unwrap();
 }
 
 #[test]
@@ -206,7 +212,7 @@ fn a_new_bundle_survives_a_cut_at_every_step() {
 fn a_rotated_bundles_key_and_a_new_bundle_survive_a_cut_at_every_step() {
     let rotate = |world: &World, editor: &mut RepositoryEditor| {
         let old = world.offline[2].public().id.0.clone();
-        editor.rotate(BUNDLES, &old, world.offline[0].public(), 90, NOW).unwrap();
+        rotate_key(editor, BUNDLES, &old, world.offline[0].public());
         vec![world.add_bundle(editor, "2")]
     };
     assert_eq!(cut_off_everywhere(&rotate, false), 6);
@@ -220,7 +226,7 @@ fn rotated_online_keys_survive_a_cut_at_every_step_and_no_node_is_turned_away_if
             ("timestamp", &world.timestamp, &world.offline[1]),
             ("snapshot", &world.snapshot, &world.offline[2]),
         ] {
-            editor.rotate(role, &old.public().id.0, new.public(), 365, NOW).unwrap();
+            rotate_key(editor, role, &old.public().id.0, new.public());
         }
         Vec::new()
     };
@@ -231,7 +237,7 @@ fn rotated_online_keys_survive_a_cut_at_every_step_and_no_node_is_turned_away_if
 fn a_rotated_root_key_survives_a_cut_at_every_step() {
     let rotate = |world: &World, editor: &mut RepositoryEditor| {
         let old = world.offline[0].public().id.0.clone();
-        editor.rotate("root", &old, world.offline[1].public(), 365, NOW).unwrap();
+        rotate_key(editor, "root", &old, world.offline[1].public());
         vec![world.add_bundle(editor, "2")]
     };
     cut_off_everywhere(&rotate, false);
@@ -259,7 +265,7 @@ fn an_expired_role_is_not_published_and_nothing_is_written() {
 fn replace_timestamp_key(world: &World, editor: &mut RepositoryEditor) {
     let new = Secret::generate().unwrap();
     let old = &world.timestamp.public().id.0;
-    editor.rotate("timestamp", old, new.public(), 365, NOW).unwrap();
+    rotate_key(editor, "timestamp", old, new.public());
     world.stranger.replace(Some(new));
 }
 
@@ -283,7 +289,8 @@ fn a_root_that_is_there_is_never_replaced_by_another_of_its_version() {
     fs::write(world.repository().metadata().join("2.root.json"), root).unwrap();
     drop(editor);
     let mut editor = world.editor();
-    let error = editor.add_key("root", world.offline[1].public(), 365, NOW).unwrap_err();
+    let error =
+        editor.edit_role("root", &RoleEdit::Add(world.offline[1].public().clone()), 365, NOW).unwrap_err();
     assert!(error.to_string().contains("run publish again"), "{error}");
     world.publish(editor, &[], &mut world.repository()).unwrap();
     assert_eq!(world.node().unwrap().set.root().header.version, 2);

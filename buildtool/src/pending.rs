@@ -1,0 +1,124 @@
+//! The folder beside a repository, never served, where documents wait for signatures; and the lock that keeps two runs
+//! on one repository apart.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use format::trust;
+
+use crate::document::{Signed, Unsigned};
+use crate::error::{During, Error, Kind, Result};
+use crate::repository::{BUNDLES, View};
+
+/// The roles that wait here, in the order in which they depend on each other.
+pub const PENDING_ROLES: [&str; 3] = ["root", "targets", BUNDLES];
+
+/// The pending documents. Whoever has this value holds the lock.
+pub struct Pending {
+    folder: PathBuf,
+    documents: BTreeMap<String, Signed>,
+    _lock: host::file::Lock,
+}
+
+impl Pending {
+    /// Opens the folder, making it if need be, and takes the lock.
+    ///
+    /// # Errors
+    /// If another run holds the lock, or a document in it is damaged.
+    pub fn open(folder: PathBuf) -> Result<Self> {
+        host::file::make_folder(&folder, 0o755).during("the pending folder cannot be made")?;
+        let what = "the repository cannot be locked";
+        let lock = host::file::Lock::take(&folder.join("lock")).during(what)?.ok_or_else(|| {
+            Error::new(
+                Kind::Unavailable,
+                what,
+                format!("{}: another prestage-build works on it", folder.display()),
+            )
+            .cure("wait until it has ended")
+        })?;
+        let mut documents = BTreeMap::new();
+        for role in PENDING_ROLES {
+            let path = folder.join(format!("{role}.json"));
+            let bytes = host::file::read_limited(&path, trust::MAX_TARGETS)
+                .during("pending metadata cannot be read")?;
+            if let Some(bytes) = bytes {
+                documents.insert(role.to_owned(), Signed::parse(role, &bytes)?);
+            }
+        }
+        Ok(Pending { folder, documents, _lock: lock })
+    }
+
+    /// Takes away what an interrupted run published and could not take away any more.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn drop_published(&mut self, view: &View) -> Result<()> {
+        let is_published = |role: &str, document: &Signed| {
+            let there = Signed::parse(role, view.newest(role)?).ok()?;
+            Some(there.signed() == document.signed())
+        };
+        let done: Vec<String> = self
+            .documents
+            .iter()
+            .filter(|(role, document)| is_published(role, document) == Some(true))
+            .map(|(role, _)| role.clone())
+            .collect();
+        done.iter().try_for_each(|role| self.remove(role))
+    }
+
+    /// Where they wait.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// All of them.
+    pub fn documents(&self) -> &BTreeMap<String, Signed> {
+        &self.documents
+    }
+
+    /// One of them, to be signed; [`Pending::save`] it then.
+    pub fn document_mut(&mut self, role: &str) -> Option<&mut Signed> {
+        self.documents.get_mut(role)
+    }
+
+    /// Puts a document in its place and writes it. True if that costs signatures that were there.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn set(&mut self, document: Unsigned) -> Result<bool> {
+        let role = document.role.clone();
+        let document = document.sign(&[])?;
+        let before = self.documents.insert(role, document.clone());
+        self.save()?;
+        Ok(before.is_some_and(|before| before.is_signed() && before.signed() != document.signed()))
+    }
+
+    /// Writes the documents.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn save(&self) -> Result<()> {
+        for (role, document) in &self.documents {
+            let path = self.folder.join(format!("{role}.json"));
+            host::file::replace(&path, &document.to_bytes()?, 0o644)
+                .during("pending metadata cannot be written")?;
+        }
+        Ok(())
+    }
+
+    /// Forgets all of them, after they have been published.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn clear(&mut self) -> Result<()> {
+        // bundles first and root last: what an interruption leaves still makes sense together.
+        PENDING_ROLES.iter().rev().try_for_each(|role| self.remove(role))
+    }
+
+    fn remove(&mut self, role: &str) -> Result<()> {
+        host::file::remove(&self.folder.join(format!("{role}.json")))
+            .during("pending metadata cannot be removed")?;
+        self.documents.remove(role);
+        Ok(())
+    }
+}
