@@ -4,6 +4,7 @@
 //! stands in [`run`].
 
 mod account; // what a step was about and how it ended, into status and report
+mod bundle; // the index of an offered bundle, verified and for this node
 mod cli; // what was typed, one struct for each verb
 mod config; // agent.toml and drop-ins: as typed → merged → valid
 mod decide; // which bundle, and whether now: pure
@@ -21,6 +22,7 @@ mod report; // outcomes on their way to the centre
 mod restore; // restore points, behind one trait
 mod run; // the verbs, from top to bottom
 mod schedule; // maintenance windows in the node's zone: pure
+mod space; // enough of it, asked before anything is written
 mod stage; // verified members as a local package repository
 mod status; // status.json and its faces
 mod store; // content by its hash, whole or partial

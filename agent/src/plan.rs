@@ -10,9 +10,14 @@ use format::digest::Sha256;
 use format::index::{Index, Member};
 use format::inventory::PackageChange;
 use format::report::BundleRef;
+use format::status::PlanStatus;
 
+use crate::decide::Offer;
 use crate::error::{Error, Exit, Result};
+use crate::node::Node;
 use crate::packages::Resolution;
+use crate::stage;
+use crate::store::Store;
 
 /// Version of the plan file; another one is made anew.
 const VERSION: u32 = 1;
@@ -39,6 +44,48 @@ pub struct Plan {
     pub changes: Vec<PackageChange>,
     /// What stays although there is an update.
     pub kept_back: Vec<String>,
+}
+
+/// The plan, kept or made anew.
+///
+/// # Errors
+/// Deferred, if the package manager cannot plan; those of [`Plan::new`].
+pub fn make(node: &Node, store: &Store, offer: &Offer, index: &Index, everything: bool) -> Result<Plan> {
+    let packages = node.package_manager()?;
+    let path = node.fetched("plan.json");
+    let fingerprint = packages.fingerprint()?;
+    if let Some(plan) = Plan::load(&path)
+        && (plan.bundle.index, plan.fingerprint) == (offer.bundle.index, fingerprint)
+        && (plan.everything || !everything)
+    {
+        return Ok(plan);
+    }
+    let repo = node.fetched("planning");
+    stage::link(store, &index.metadata().collect::<Vec<_>>(), &repo)?;
+    let resolution = packages.resolve(&repo, &node.fetched("apt"))?;
+    let plan = Plan::new(&offer.bundle, index, fingerprint, resolution, everything)?;
+    plan.save(&path)?;
+    log::info!(
+        "bundle {}: {} of {} packages are needed here",
+        offer.bundle.version,
+        plan.packages.len(),
+        index.packages().count()
+    );
+    Ok(plan)
+}
+
+/// The plan as status.json shows it.
+pub fn status(store: &Store, plan: &Plan, index: &Index, complete: bool) -> PlanStatus {
+    let present = plan.members(index).iter().filter(|m| store.has(&m.sha256, m.size)).map(|m| m.size).sum();
+    PlanStatus {
+        bundle: plan.bundle.clone(),
+        packages: plan.changes.len() as u64,
+        bytes_needed: plan.bytes_needed,
+        bytes_present: present,
+        bundle_bytes: plan.bundle_bytes,
+        kept_back: plan.kept_back.clone(),
+        complete,
+    }
 }
 
 impl Plan {

@@ -1,18 +1,17 @@
 //! The verbs, from top to bottom. Whoever wants to know what this program does reads this file; nothing else knows the
 //! order of the steps.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use format::digest::Sha256;
 use format::index::{Index, MAX_INDEX};
 use format::name::TargetPath;
 use format::report::Outcome;
-use format::status::{InstalledStatus, PlanStatus, State as NodeState};
-use format::trust::{SearchStep, TrustedMetadataSet};
+use format::status::{InstalledStatus, State as NodeState};
 use host::file;
 
 use crate::account::Account;
+use crate::bundle::{check_index, read_index};
 use crate::cli::{Options, Verb};
 use crate::decide::{self, Decision, Offer};
 use crate::error::{Error, Exit, Result};
@@ -29,10 +28,7 @@ use crate::store::Store;
 use crate::transaction::journal::Journal;
 use crate::transaction::state::{Event, State};
 use crate::transaction::{self, Transaction};
-use crate::{doctor, print, report, status, verify};
-
-/// Space that is left alone on every file system: a full disk must never be our doing.
-const RESERVE: u64 = 32 * 1024 * 1024;
+use crate::{doctor, plan, print, report, space, status, verify};
 
 /// Runs one verb.
 ///
@@ -147,11 +143,11 @@ fn refresh_plan_fetch_stage(
     let bundle_file = remote(&index.bundle.path, index.bundle.sha256);
     let metadata: Vec<_> = index.metadata().collect();
     fetcher.members(&bundle_file, &index, &metadata)?;
-    let plan = plan(node, &store, &offer, &index, everything)?;
+    let plan = plan::make(node, &store, &offer, &index, everything)?;
     let staged = node.fetched("staged").join(offer.bundle.index.to_string());
-    account.plan(plan_status(&store, &plan, &index, staged.exists()));
+    account.plan(plan::status(&store, &plan, &index, staged.exists()));
     if plan.is_empty() {
-        tidy(node, &store, &index, &plan)?;
+        stage::tidy(node, &store, &index, &plan)?;
         let message = format!("this node has everything that bundle {} has for it", offer.bundle.version);
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
     }
@@ -159,9 +155,9 @@ fn refresh_plan_fetch_stage(
     // Fetch: exactly these members, by ranges; each is verified on its way in.
     let needed = plan.members(&index);
     let missing = needed.iter().filter(|m| !store.has(&m.sha256, m.size)).map(|m| m.size).sum();
-    enough_space(&node.state(), missing, "to fetch")?;
+    space::enough(&node.state(), missing, "to fetch")?;
     let fetched = fetcher.members(&bundle_file, &index, &needed);
-    account.plan(plan_status(&store, &plan, &index, false));
+    account.plan(plan::status(&store, &plan, &index, false));
     fetched?;
 
     // Stage: a local package repository, with one rename.
@@ -170,10 +166,10 @@ fn refresh_plan_fetch_stage(
         file::make_folder(&node.fetched("staged"), 0o755)?;
         stage::link(&store, &[metadata, needed].concat(), &staged)?;
     }
-    tidy(node, &store, &index, &plan)?;
-    account.plan(plan_status(&store, &plan, &index, true));
+    stage::tidy(node, &store, &index, &plan)?;
+    account.plan(plan::status(&store, &plan, &index, true));
     // Prepared days ahead: what would fail at night is said now.
-    if let Err(error) = install_space(node, &plan) {
+    if let Err(error) = space::for_install(node, &plan) {
         log::warn!("the install would not begin: {error}");
     }
     let message = format!(
@@ -187,124 +183,6 @@ fn refresh_plan_fetch_stage(
         account.nothing_new();
     }
     Ok(said)
-}
-
-/// The index of an offer, from the store, verified again.
-fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
-    let path = store.path(&offer.bundle.index);
-    let damaged = |why: String| {
-        Error::new(Exit::Integrity, format!("{}: {why}", offer.path), "build and publish the bundle again")
-    };
-    let bytes = file::read_limited(&path, MAX_INDEX)?;
-    let bytes = bytes.ok_or_else(|| {
-        Error::deferred(format!("the index of bundle {} is not here any more", offer.bundle.version))
-    })?;
-    if Sha256::of(&bytes) != offer.bundle.index {
-        file::remove(&path)?;
-        return Err(damaged("the copy on this node was altered after it had been verified".into()));
-    }
-    Index::parse(&bytes).map_err(|e| damaged(e.to_string()))
-}
-
-/// The index is of the bundle that was offered, for this node, and names the bundle file that the metadata signs.
-fn check_index(node: &Node, set: &TrustedMetadataSet, offer: &Offer, index: &Index) -> Result<()> {
-    let wrong = |why: String| {
-        Err(Error::new(Exit::Trust, format!("{}: {why}", offer.path), "build and publish the bundle again"))
-    };
-    if index.variant != node.variant {
-        return wrong(format!("it is for the variant {}, and this node is {}", index.variant, node.variant));
-    }
-    if index.version != offer.bundle.version {
-        return wrong(format!("it says that it is version {}", index.version));
-    }
-    match set.search(index.bundle.path.as_str()).step(set) {
-        SearchStep::Found(file)
-            if (file.sha256, file.length) == (index.bundle.sha256, index.bundle.length) =>
-        {
-            Ok(())
-        }
-        _ => wrong(format!(
-            "the bundle file {} that it names is not the one in the signed metadata",
-            index.bundle.path
-        )),
-    }
-}
-
-/// The plan, kept or made anew.
-fn plan(node: &Node, store: &Store, offer: &Offer, index: &Index, everything: bool) -> Result<Plan> {
-    let packages = node.package_manager()?;
-    let path = node.fetched("plan.json");
-    let fingerprint = packages.fingerprint()?;
-    if let Some(plan) = Plan::load(&path)
-        && (plan.bundle.index, plan.fingerprint) == (offer.bundle.index, fingerprint)
-        && (plan.everything || !everything)
-    {
-        return Ok(plan);
-    }
-    let repo = node.fetched("planning");
-    stage::link(store, &index.metadata().collect::<Vec<_>>(), &repo)?;
-    let resolution = packages.resolve(&repo, &node.fetched("apt"))?;
-    let plan = Plan::new(&offer.bundle, index, fingerprint, resolution, everything)?;
-    plan.save(&path)?;
-    log::info!(
-        "bundle {}: {} of {} packages are needed here",
-        offer.bundle.version,
-        plan.packages.len(),
-        index.packages().count()
-    );
-    Ok(plan)
-}
-
-fn plan_status(store: &Store, plan: &Plan, index: &Index, complete: bool) -> PlanStatus {
-    let present = plan.members(index).iter().filter(|m| store.has(&m.sha256, m.size)).map(|m| m.size).sum();
-    PlanStatus {
-        bundle: plan.bundle.clone(),
-        packages: plan.changes.len() as u64,
-        bytes_needed: plan.bytes_needed,
-        bytes_present: present,
-        bundle_bytes: plan.bundle_bytes,
-        kept_back: plan.kept_back.clone(),
-        complete,
-    }
-}
-
-/// Removes what neither this plan nor an idle poll needs. Only called when the plan is complete, so the bundle before
-/// stays until its successor is whole.
-fn tidy(node: &Node, store: &Store, index: &Index, plan: &Plan) -> Result<()> {
-    let keep: BTreeSet<_> = index
-        .metadata()
-        .map(|m| m.sha256)
-        .chain([plan.bundle.index])
-        .chain(plan.packages.iter().copied())
-        .collect();
-    store.prune(&keep)?;
-    let current = if plan.is_empty() { String::new() } else { plan.bundle.index.to_string() };
-    for entry in std::fs::read_dir(node.fetched("staged")).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy() != current {
-            file::remove(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-fn enough_space(folder: &Path, needed: u64, what_for: &str) -> Result<()> {
-    let (free, mib) = (file::free_space(folder)?, |bytes: u64| bytes.div_ceil(1024 * 1024));
-    if needed + RESERVE <= free {
-        return Ok(());
-    }
-    let what = format!(
-        "{}: {} MiB are needed {what_for} ({} MiB stay free), but only {} MiB are free",
-        folder.display(),
-        mib(needed + RESERVE),
-        mib(RESERVE),
-        mib(free)
-    );
-    Err(Error::new(Exit::Deferred, what, "free some space; it is tried again by itself"))
-}
-
-/// Room for root's own copy and for what the packages unpack.
-fn install_space(node: &Node, plan: &Plan) -> Result<()> {
-    enough_space(&node.state(), plan.bytes_needed + plan.disk_bytes, "to install")
 }
 
 /// `install`: install what is staged; `now`: whatever the window says.
@@ -398,7 +276,7 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
         let message = format!("this node has everything that bundle {} has for it", offer.bundle.version);
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
     }
-    install_space(node, &plan)?;
+    space::for_install(node, &plan)?;
     repo.copy_verified(&store, &index, &plan.members(&index))?;
 
     // Check the node before it is touched, write down where it stands, and begin.

@@ -4,6 +4,7 @@
 //! install, as root and where only root can write, hashing every byte on the way: what was swapped since the fetch is
 //! caught here. Only the second is ever given to a package manager that installs.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use format::index::{Index, Member};
 use host::file;
 
 use crate::error::{Error, Exit, Result};
+use crate::node::Node;
+use crate::plan::Plan;
 use crate::store::Store;
 
 /// Copied at once.
@@ -37,6 +40,28 @@ pub fn link(store: &Store, members: &[&Member], folder: &Path) -> Result<()> {
     file::remove(folder)?;
     fs::rename(&aside, folder).map_err(|e| Error::file(folder, &e))?;
     Ok(file::sync_folder_of(folder)?)
+}
+
+/// Removes what neither this plan nor an idle poll needs. Only called when the plan is complete, so the bundle before
+/// stays until its successor is whole.
+///
+/// # Errors
+/// If the file system refuses.
+pub fn tidy(node: &Node, store: &Store, index: &Index, plan: &Plan) -> Result<()> {
+    let keep: BTreeSet<_> = index
+        .metadata()
+        .map(|m| m.sha256)
+        .chain([plan.bundle.index])
+        .chain(plan.packages.iter().copied())
+        .collect();
+    store.prune(&keep)?;
+    let current = if plan.is_empty() { String::new() } else { plan.bundle.index.to_string() };
+    for entry in std::fs::read_dir(node.fetched("staged")).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy() != current {
+            file::remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A local package repository in which every byte was verified by this process, in a folder that only root can write.
