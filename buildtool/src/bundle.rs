@@ -12,9 +12,11 @@ use format::container::{Encoding, Entry, write_deflated, write_end, write_stored
 use format::digest::{Hasher, Sha256};
 use format::index::{self, BundleFile, Index, Member, MemberKind, Package, Source};
 use format::name::{BundleVersion, CycleId, InvalidName, MemberPath};
+use serde_json::json;
 
 use crate::blocks::Blocks;
 use crate::collect::{Collected, CollectedPackage, version};
+use crate::editor::Release;
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::local_repo;
 use crate::progress::Progress;
@@ -72,6 +74,36 @@ pub fn write(
     let bytes = index.to_bytes().map_err(|e| Error::new(Kind::Data, what, e))?;
     host::file::replace(&out.join(INDEX), &bytes, 0o644).during(what)?;
     Ok(index)
+}
+
+/// What `bundle` wrote, checked, in the form in which the bundles role lists it.
+///
+/// # Errors
+/// If it is not there, or the file is not the one that its index describes.
+pub fn read_release(out: &Path) -> Result<Release> {
+    let what = "the bundle cannot be signed";
+    let path = out.join(INDEX);
+    let bytes = host::file::read_limited(&path, index::MAX_INDEX).during(what)?.ok_or_else(|| {
+        Error::new(Kind::Usage, what, format!("{}: there is no such file", path.display()))
+            .cure("make it with bundle")
+    })?;
+    let wrong = |why: String| Error::new(Kind::Data, what, why);
+    let index = Index::parse(&bytes).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
+    let file = out.join(BUNDLE);
+    let mut reader = File::open(&file).at(what, &file)?;
+    let (sha256, length) = Sha256::of_reader(&mut reader).at(what, &file)?;
+    if (sha256, length) != (index.bundle.sha256, index.bundle.length) {
+        return Err(wrong(format!("{} is not the file that its index describes", file.display()))
+            .cure("bundle again"));
+    }
+    let index_path = index::index_path(&index.variant, &index.version).map_err(|e| wrong(e.to_string()))?;
+    let entry = |length: u64, sha256: Sha256| json!({"length": length, "hashes": {"sha256": sha256}});
+    Ok(Release {
+        index: (index_path.to_string(), entry(bytes.len() as u64, Sha256::of(&bytes))),
+        bundle: (index.bundle.path.to_string(), entry(length, sha256)),
+        prefix: format!("bundles/{}/", index.variant),
+        cycle: index.cycle,
+    })
 }
 
 fn write_members(

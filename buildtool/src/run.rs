@@ -3,16 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use format::digest::Sha256;
-use format::index::{self, Index};
 use format::time::UnixTime;
 use serde_json::{Value, json};
 
 use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, RootVerb, Verb};
 use crate::collect::Collected;
 use crate::document::Approval;
-use crate::editor::{Release, RepositoryEditor};
-use crate::error::{AtPath, During, Error, Kind, Result};
+use crate::editor::RepositoryEditor;
+use crate::error::{Error, Kind, Result};
 use crate::keys::{self, Secret};
 use crate::pending::PENDING_ROLES;
 use crate::progress::Progress;
@@ -241,7 +239,7 @@ fn make_bundle(args: &cli::BundleArgs, context: &Context) -> Result<Answer> {
 fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {
     let passphrase = args.passphrase_file.as_deref().map(keys::read_passphrase).transpose()?;
     let secrets = keys::read_secrets(&args.keys, passphrase.as_deref())?;
-    let release = read_release(&args.out)?;
+    let release = bundle::read_release(&args.out)?;
     let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
     let is_new = editor.add_release(&release, args.days, context.now)?;
     let path = &release.index.0;
@@ -256,33 +254,6 @@ fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {
     let mut answer = pending_answer(&editor, vec![format!("{path}: {said}")])?;
     answer.json["index"] = json!(path);
     Ok(answer)
-}
-
-/// What `bundle` wrote, checked, in the form in which the bundles role lists it.
-fn read_release(out: &Path) -> Result<Release> {
-    let what = "the bundle cannot be signed";
-    let path = out.join(bundle::INDEX);
-    let bytes = host::file::read_limited(&path, index::MAX_INDEX).during(what)?.ok_or_else(|| {
-        Error::new(Kind::Usage, what, format!("{}: there is no such file", path.display()))
-            .cure("make it with bundle")
-    })?;
-    let wrong = |why: String| Error::new(Kind::Data, what, why);
-    let index = Index::parse(&bytes).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
-    let file = out.join(bundle::BUNDLE);
-    let mut reader = std::fs::File::open(&file).at(what, &file)?;
-    let (sha256, length) = Sha256::of_reader(&mut reader).at(what, &file)?;
-    if (sha256, length) != (index.bundle.sha256, index.bundle.length) {
-        return Err(wrong(format!("{} is not the file that its index describes", file.display()))
-            .cure("bundle again"));
-    }
-    let index_path = index::index_path(&index.variant, &index.version).map_err(|e| wrong(e.to_string()))?;
-    let entry = |length: u64, sha256: Sha256| json!({"length": length, "hashes": {"sha256": sha256}});
-    Ok(Release {
-        index: (index_path.to_string(), entry(bytes.len() as u64, Sha256::of(&bytes))),
-        bundle: (index.bundle.path.to_string(), entry(length, sha256)),
-        prefix: format!("bundles/{}/", index.variant),
-        cycle: index.cycle,
-    })
 }
 
 fn publish(args: &cli::PublishArgs, context: &Context) -> Result<Answer> {

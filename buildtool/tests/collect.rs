@@ -175,6 +175,19 @@ fn sources_that_switch_off_signatures_are_refused() {
 }
 
 #[test]
+fn an_inventory_that_a_node_sent_cannot_smuggle_settings_into_apt() {
+    let (world, archive) = (World::new(), archive());
+    let mark = world.path("mark");
+    let hostile =
+        format!("amd64\"; }}; APT::Update::Pre-Invoke {{ \"touch {}\"; }}; X {{ \"", mark.display());
+    let text = node_status().replacen("Architecture: amd64", &format!("Architecture: {hostile}"), 1);
+    fs::write(world.path("status"), text).unwrap();
+    let run = collect(&world, &archive, &["--inventory", "status"]);
+    assert_eq!(run.code, 78, "{}", run.stderr);
+    assert!(run.stderr.contains("architecture") && !mark.exists(), "{}", run.stderr);
+}
+
+#[test]
 fn a_bundle_is_the_same_twice_and_ordinary_tools_read_it() {
     let (world, archive) = (World::new(), archive());
     fs::write(world.path("status"), node_status()).unwrap();

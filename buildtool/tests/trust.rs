@@ -235,6 +235,22 @@ fn keys_and_thresholds_can_be_added() {
 }
 
 #[test]
+fn a_role_is_renewed_in_time_by_its_own_keys() {
+    let world = World::new();
+    world.repository();
+    let expiry = |world: &World| world.node(1).unwrap().targets("targets").unwrap().header.expires;
+    let before = expiry(&world);
+    world.ok(&["root", "renew", "repo", "--role", "targets", "--days", "700"]);
+    world.ok(&["root", "sign", "repo", "--key", "keys/targets"]);
+    world.publish(&[]);
+    assert!(expiry(&world) > before);
+    world.fails(64, &["root", "renew", "repo", "--role", "timestamp"]);
+    // Where there is no repository, none is begun by accident.
+    world.fails(64, &["root", "renew", "nowhere", "--role", "targets"]);
+    assert!(!world.path("nowhere.pending").exists());
+}
+
+#[test]
 fn a_version_that_is_published_cannot_get_other_content() {
     let world = World::new();
     world.repository();

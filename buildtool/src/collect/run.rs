@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use format::API_VERSION;
 use format::digest::Sha256;
 use format::index::Family;
+use format::name::MemberPath;
 
 use super::apt::{AptRoot, Wanted};
 use super::control::Stanza;
@@ -166,6 +167,10 @@ fn fill_pool(
                 format!("two versions of {} differ only in their epoch", wanted.name),
             )
             .cure("collect for the inventories one by one"));
+        }
+        // The archive chose the name; it must be one that a bundle can have, and none that leads elsewhere.
+        if let Err(error) = format!("pool/{file}").parse::<MemberPath>() {
+            return Err(Error::new(Kind::Data, what, error));
         }
         let to = pool.join(&file);
         bring(&apt.file_of(wanted), &to, wanted)?;

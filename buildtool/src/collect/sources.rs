@@ -54,7 +54,9 @@ impl Sources {
         for line in text.lines() {
             let continued = line.starts_with([' ', '\t']);
             let kept = if one_line {
-                Some(one_line_source(line)?)
+                // Sources of source packages are of no use here.
+                let is_source = line.trim_start().starts_with("deb-src");
+                (!is_source).then(|| one_line_source(line)).transpose()?
             } else if continued && dropped {
                 None // goes with the field that it continues
             } else {
@@ -72,11 +74,14 @@ impl Sources {
 
 /// Takes `signed-by` out of the options, as the keyrings that were given are the ones that count.
 fn one_line_source(line: &str) -> std::result::Result<String, String> {
-    let (Some(open), Some(close)) = (line.find('['), line.find(']')) else {
+    // Options stand right behind the type; a cdrom's name has brackets too.
+    let behind_type = line.trim_start().strip_prefix("deb").map(str::trim_start);
+    let has_options = behind_type.is_some_and(|rest| rest.starts_with('['));
+    let (true, Some(open), Some(close)) = (has_options, line.find('['), line.find(']')) else {
         return Ok(line.to_owned());
     };
-    if line.trim_start().starts_with('#') || close < open {
-        return Ok(line.to_owned());
+    if close < open {
+        return Err(format!("{line:?} has a bracket too many"));
     }
     let mut kept = Vec::new();
     for option in line[open + 1..close].split_whitespace() {
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn both_styles_are_told_apart_and_signed_by_gives_way_to_the_given_keyrings() {
         let list =
-            Sources::parse("# x\ndeb [arch=amd64 signed-by=/k.gpg] http://a/d s main\ndeb file:/x ./\n")
+            Sources::parse("# x\ndeb [arch=amd64 signed-by=/k.gpg] http://a/d s main\ndeb-src http://a/d s main\ndeb file:/x ./\n")
                 .unwrap();
         assert_eq!(list.text, "# x\ndeb [arch=amd64] http://a/d s main\ndeb file:/x ./\n");
         assert_eq!(list.ending, "list");
@@ -137,6 +142,8 @@ mod tests {
     fn options_that_skip_the_archives_signature_are_refused() {
         for text in [
             "deb [trusted=yes] file:/x ./",
+            "  deb\t[ Trusted=yes ] file:/x ./",
+            "deb ] [trusted=yes] file:/x ./",
             "deb [arch=amd64 allow-insecure=yes] file:/x ./",
             "Types: deb\nURIs: file:/x\nSuites: ./\nTrusted: yes\n",
             "Types: deb\nURIs: file:/x\nSuites: ./\nSigned-By:\n -----BEGIN PGP\n",

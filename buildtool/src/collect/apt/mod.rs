@@ -1,15 +1,19 @@
 //! Debian archives, asked by apt itself: its resolver, its verification of signatures and hashes, its downloads.
 //!
-//! The only file that knows apt's commands and options. apt works in a private root: its own sources, keyrings, lists
+//! The only folder that knows apt's commands and options. apt works in a private root: its own sources, keyrings, lists
 //! and cache, and a dpkg status file that is a node's; nothing of this machine's apt is read but how to reach archives.
+
+mod answer; // what apt writes, read
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use format::digest::Sha256;
 use host::command::Command;
+
+pub use answer::{Resolution, Wanted};
+use answer::{parse_resolution, release_stanza, unescape};
 
 use super::Release;
 use super::control::{Stanza, for_each_stanza};
@@ -39,36 +43,6 @@ pub struct AptRoot {
     folder: PathBuf,
 }
 
-/// One package that the resolver wants.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Wanted {
-    /// Name.
-    pub name: String,
-    /// Architecture.
-    pub arch: String,
-    /// Whole version.
-    pub version: String,
-    /// Where apt gets it.
-    pub uri: String,
-    /// The name that apt gives the file.
-    pub file: String,
-    /// Size.
-    pub size: u64,
-    /// Digest, from the archive's signed metadata.
-    pub sha256: Sha256,
-}
-
-/// What the resolver says for one node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolution {
-    /// Packages to be fetched.
-    pub wanted: Vec<Wanted>,
-    /// Packages that have an update which cannot be installed.
-    pub kept_back: Vec<String>,
-    /// Packages that would go.
-    pub removed: Vec<String>,
-}
-
 /// A Packages file of an archive, verified by apt.
 #[derive(Clone, Debug)]
 pub struct IndexFile {
@@ -91,6 +65,17 @@ impl AptRoot {
     ) -> Result<Self> {
         let what = "apt's private root cannot be made";
         let folder = fs::canonicalize(folder).at(what, folder)?;
+        // All of these end up inside quotation marks in apt's configuration, where a quotation mark would begin settings
+        // of its own, commands included; and architectures come from inventories, which nodes sent.
+        for text in foreign.iter().map(String::as_str).chain([architecture]) {
+            if text.is_empty() || !text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') {
+                return Err(Error::new(Kind::Config, what, format!("{text:?} is no architecture")));
+            }
+        }
+        if folder.to_str().is_none_or(|path| path.contains(['"', '\\', '\n', ';'])) {
+            return Err(Error::new(Kind::Usage, what, format!("apt cannot work in {}", folder.display()))
+                .cure("choose a path without quotation marks, backslashes and semicolons"));
+        }
         for old in ["etc", "resolve"] {
             host::file::remove(&folder.join(old)).during(what)?;
         }
@@ -443,16 +428,6 @@ fn kept_settings() -> String {
     kept.fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// The fields of a Release file, whether signed inside (InRelease) or beside.
-fn release_stanza(text: &str) -> Stanza {
-    let body = match text.strip_prefix("-----BEGIN PGP SIGNED MESSAGE-----") {
-        Some(rest) => rest.split_once("\n\n").map_or(rest, |(_, body)| body),
-        None => text,
-    };
-    let body = body.split("-----BEGIN PGP SIGNATURE-----").next().unwrap_or_default();
-    Stanza::parse(body)
-}
-
 fn each_stanza(path: &Path, each: &mut dyn FnMut(&str)) -> Result<()> {
     let what = "the archive's metadata cannot be read";
     let file = fs::File::open(path).at(what, path)?;
@@ -462,104 +437,4 @@ fn each_stanza(path: &Path, each: &mut dyn FnMut(&str)) -> Result<()> {
         Ok(())
     })
     .at(what, path)
-}
-
-/// What apt-get prints: sections of names under a heading, and a line for each package to be fetched.
-fn parse_resolution(text: &str) -> Result<Resolution> {
-    let mut out = Resolution::default();
-    let mut section = "";
-    for line in text.lines() {
-        if line.starts_with('\'') {
-            out.wanted.push(parse_uri_line(line)?);
-        } else if let Some(names) = line.strip_prefix("  ") {
-            let names = names.split_whitespace().map(|n| n.trim_end_matches('*').to_owned());
-            match section {
-                s if s.contains("kept back") => out.kept_back.extend(names),
-                s if s.contains("will be REMOVED") => out.removed.extend(names),
-                _ => {}
-            }
-        } else {
-            section = line;
-        }
-    }
-    Ok(out)
-}
-
-/// A line of `--print-uris`: `'URI' FILE SIZE SHA256:DIGEST`.
-fn parse_uri_line(line: &str) -> Result<Wanted> {
-    let wrong = || Error::new(Kind::Unavailable, "apt's answer cannot be read", format!("{line:?}"));
-    let (uri, rest) = line.strip_prefix('\'').and_then(|l| l.split_once('\'')).ok_or_else(wrong)?;
-    let mut words = rest.split_whitespace();
-    let (file, size, digest) = (words.next(), words.next(), words.next());
-    let file = file.ok_or_else(wrong)?;
-    let parts: Vec<&str> = file.strip_suffix(".deb").ok_or_else(wrong)?.split('_').collect();
-    let [name, version, arch] = parts[..] else {
-        return Err(wrong());
-    };
-    Ok(Wanted {
-        name: name.to_owned(),
-        arch: arch.to_owned(),
-        version: unescape(version),
-        uri: uri.to_owned(),
-        file: file.to_owned(),
-        size: size.and_then(|s| s.parse().ok()).ok_or_else(wrong)?,
-        sha256: digest
-            .and_then(|d| d.strip_prefix("SHA256:"))
-            .and_then(|d| d.parse().ok())
-            .ok_or_else(wrong)?,
-    })
-}
-
-/// Undoes percent-encoding, as apt has it in URIs and file names.
-fn unescape(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut bytes = text.bytes();
-    while let Some(b) = bytes.next() {
-        let mut rest = bytes.clone();
-        let digits = (b == b'%').then(|| [rest.next(), rest.next()]);
-        match digits {
-            Some([Some(high), Some(low)]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                let digit = |c: u8| (c as char).to_digit(16).unwrap_or(0) as u8;
-                out.push(digit(high) << 4 | digit(low));
-                bytes = rest;
-            }
-            _ => out.push(b),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_print_uris_says_which_package_it_is() {
-        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        let line = format!("'file:/a/x_1%2b1_amd64.deb' lib%2bx_1%3a1.0-1_amd64.deb 12 SHA256:{digest}");
-        let wanted = parse_uri_line(&line).unwrap();
-        assert_eq!((wanted.version.as_str(), wanted.arch.as_str(), wanted.size), ("1:1.0-1", "amd64", 12));
-        assert_eq!(unescape("a%2b%3A%zz%"), "a+:%zz%");
-        assert!(parse_uri_line("'x' y 1 MD5Sum:12").is_err());
-    }
-
-    #[test]
-    fn what_apt_keeps_back_is_told() {
-        let text = "Reading package lists...\nThe following packages have been kept back:\n  a b\n  c\n\
-                    The following packages will be REMOVED:\n  d*\n\
-                    The following packages will be upgraded:\n  e\n1 upgraded\n";
-        let resolution = parse_resolution(text).unwrap();
-        assert_eq!((resolution.kept_back.len(), resolution.removed), (3, vec!["d".to_owned()]));
-    }
-
-    #[test]
-    fn a_release_file_is_read_signed_inside_or_not() {
-        let plain = "Origin: Debian\nLabel: Debian-Security\nSuite: stable-security\nSHA256:\n 00 1 main/x\n";
-        let signed = format!(
-            "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{plain}-----BEGIN PGP SIGNATURE-----\n\nx\n"
-        );
-        for text in [plain, &signed] {
-            assert_eq!(release_stanza(text).field("label"), Some("Debian-Security"));
-        }
-    }
 }
