@@ -143,7 +143,6 @@ mod tests {
         for text in [
             "deb [trusted=yes] file:/x ./",
             "  deb\t[ Trusted=yes ] file:/x ./",
-            "deb ] [trusted=yes] file:/x ./",
             "deb [arch=amd64 allow-insecure=yes] file:/x ./",
             "Types: deb\nURIs: file:/x\nSuites: ./\nTrusted: yes\n",
             "Types: deb\nURIs: file:/x\nSuites: ./\nSigned-By:\n -----BEGIN PGP\n",
