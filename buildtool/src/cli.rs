@@ -140,7 +140,7 @@ pub enum RootVerb {
         /// The repository.
         repo: PathBuf,
         /// A private key; may be given more than once.
-        #[arg(long = "key", required = true)]
+        #[arg(long = "key", value_name = "FILE", required = true)]
         keys: Vec<PathBuf>,
         /// Holds the passphrase of encrypted keys.
         #[arg(long)]
@@ -167,28 +167,28 @@ pub struct RootInitArgs {
     /// The repository to make.
     pub repo: PathBuf,
     /// A key of the root role; OFFLINE. May be given more than once.
-    #[arg(long = "root-key", required = true)]
+    #[arg(long = "root-key", value_name = "FILE", required = true)]
     pub root_keys: Vec<PathBuf>,
     /// How many of them must sign.
     #[arg(long, default_value_t = 1)]
     pub root_threshold: u64,
     /// A key of the targets role; OFFLINE. May be given more than once.
-    #[arg(long = "targets-key", required = true)]
+    #[arg(long = "targets-key", value_name = "FILE", required = true)]
     pub targets_keys: Vec<PathBuf>,
     /// How many of them must sign.
     #[arg(long, default_value_t = 1)]
     pub targets_threshold: u64,
     /// A key of the bundles role (builder, approver). May be given more than once.
-    #[arg(long = "bundles-key", required = true)]
+    #[arg(long = "bundles-key", value_name = "FILE", required = true)]
     pub bundles_keys: Vec<PathBuf>,
     /// How many of them must sign.
     #[arg(long, default_value_t = 1)]
     pub bundles_threshold: u64,
     /// A key of the snapshot role; online.
-    #[arg(long = "snapshot-key", required = true)]
+    #[arg(long = "snapshot-key", value_name = "FILE", required = true)]
     pub snapshot_keys: Vec<PathBuf>,
     /// A key of the timestamp role; online.
-    #[arg(long = "timestamp-key", required = true)]
+    #[arg(long = "timestamp-key", value_name = "FILE", required = true)]
     pub timestamp_keys: Vec<PathBuf>,
     /// Days until the root expires.
     #[arg(long, default_value_t = 365)]
@@ -235,10 +235,10 @@ pub struct CollectAptArgs {
     #[arg(long)]
     pub sources: PathBuf,
     /// The archive's keys, the only ones that count. May be given more than once.
-    #[arg(long = "keyring", required = true)]
+    #[arg(long = "keyring", value_name = "FILE", required = true)]
     pub keyrings: Vec<PathBuf>,
     /// A node's dpkg status file, or a list with `name[:arch] [version]` on each line. May be given more than once.
-    #[arg(long = "inventory", required = true)]
+    #[arg(long = "inventory", value_name = "FILE", required = true)]
     pub inventories: Vec<PathBuf>,
     /// Updates from security sources only; new dependencies may come from all.
     #[arg(long)]
@@ -278,7 +278,7 @@ pub struct SignArgs {
     /// What bundle wrote.
     pub out: PathBuf,
     /// A private key of the bundles role; may be given more than once.
-    #[arg(long = "key", required = true)]
+    #[arg(long = "key", value_name = "FILE", required = true)]
     pub keys: Vec<PathBuf>,
     /// Holds the passphrase of encrypted keys.
     #[arg(long)]
@@ -296,10 +296,10 @@ pub struct PublishArgs {
     /// What bundle wrote, for each bundle that is new.
     pub outs: Vec<PathBuf>,
     /// A key of the snapshot role; while it is rotated, give the old and the new one.
-    #[arg(long = "snapshot-key", required = true)]
+    #[arg(long = "snapshot-key", value_name = "FILE", required = true)]
     pub snapshot_keys: Vec<PathBuf>,
     /// A key of the timestamp role; while it is rotated, give the old and the new one.
-    #[arg(long = "timestamp-key", required = true)]
+    #[arg(long = "timestamp-key", value_name = "FILE", required = true)]
     pub timestamp_keys: Vec<PathBuf>,
     #[command(flatten)]
     pub online: OnlineDays,
@@ -314,10 +314,10 @@ pub struct RefreshArgs {
     /// The repository.
     pub repo: PathBuf,
     /// A key of the snapshot role; without it, only the timestamp is signed anew.
-    #[arg(long = "snapshot-key")]
+    #[arg(long = "snapshot-key", value_name = "FILE")]
     pub snapshot_keys: Vec<PathBuf>,
     /// A key of the timestamp role.
-    #[arg(long = "timestamp-key", required = true)]
+    #[arg(long = "timestamp-key", value_name = "FILE", required = true)]
     pub timestamp_keys: Vec<PathBuf>,
     #[command(flatten)]
     pub online: OnlineDays,

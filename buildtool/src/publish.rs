@@ -79,7 +79,9 @@ pub trait Store {
 impl Store for Repository {
     fn put(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::Target { from, to, sha256, .. } => put_target(from, &self.targets().join(to), sha256),
+            Step::Target { from, to, sha256, .. } => {
+                put_target(self.folder(), from, &Path::new("targets").join(to), sha256)
+            }
             Step::Metadata { name, bytes } => {
                 host::file::make_folder(&self.metadata(), 0o755)
                     .during("the repository cannot be written")?;
@@ -185,7 +187,14 @@ pub fn plan_refresh(editor: &RepositoryEditor, keys: &OnlineKeys, now: UnixTime)
         }
     }
     steps.retain(|step| !is_there(repository, step));
-    Ok(Plan { steps, after, notes: Vec::new() })
+    let mut notes = Vec::new();
+    if after.set.expires() < expiry(now, keys.timestamp_days) {
+        notes.push(format!(
+            "nodes take this only until {}, when another role expires: check says which",
+            after.set.expires()
+        ));
+    }
+    Ok(Plan { steps, after, notes })
 }
 
 /// Does what a plan says.
@@ -364,9 +373,10 @@ fn is_there(repository: &Repository, step: &Step) -> bool {
     }
 }
 
-/// Links or copies a target to a name aside, makes sure that it is what it must be and durable, and renames it.
-fn put_target(from: &Path, to: &Path, sha256: &Sha256) -> Result<()> {
+/// Puts the target `to` into the repository `root`: links or copies it to a name aside, makes sure that it is what it must be and durable, and renames it.
+fn put_target(root: &Path, from: &Path, to: &Path, sha256: &Sha256) -> Result<()> {
     let what = "a target cannot be published";
+    let to = &root.join(to);
     let folder = to.parent().unwrap_or(to);
     host::file::make_folder(folder, 0o755).during(what)?;
     let name = to.file_name().unwrap_or_default().to_string_lossy();
@@ -389,7 +399,11 @@ fn put_target(from: &Path, to: &Path, sha256: &Sha256) -> Result<()> {
     fs::set_permissions(&aside, fs::Permissions::from_mode(0o644)).at(what, &aside)?;
     file.sync_all().at(what, &aside)?;
     fs::rename(&aside, to).at(what, to)?;
-    host::file::sync_folder_of(to).during(what)
+    // The new folders above it too: a timestamp must not outlive a power cut that its targets do not.
+    for path in to.ancestors().take_while(|path| *path != root) {
+        host::file::sync_folder_of(path).during(what)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

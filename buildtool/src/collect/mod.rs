@@ -171,3 +171,69 @@ pub fn file_name(name: &str, version: &str, arch: &str) -> String {
     let without_epoch = version.split_once(':').map_or(version, |(_, rest)| rest);
     format!("{name}_{without_epoch}_{arch}.deb")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Collected {
+        let date = UnixTime(1_795_222_382);
+        Collected {
+            api_version: API_VERSION.into(),
+            kind: KIND.into(),
+            variant: "debian-12-amd64".parse().unwrap(),
+            family: Family::Apt,
+            architecture: "amd64".into(),
+            created: date,
+            security_only: true,
+            releases: vec![Release {
+                origin: "Debian".into(),
+                label: "Debian-Security".into(),
+                suite: "oldstable-security".into(),
+                codename: "bookworm-security".into(),
+                date,
+            }],
+            inventories: vec![ResolvedInventory {
+                name: "kiosk.status".into(),
+                sha256: Sha256::of(b"inventory"),
+                installed: 619,
+                needed: 1,
+                kept_back: vec!["held".into()],
+                removed: Vec::new(),
+            }],
+            packages: vec![CollectedPackage {
+                file: file_name("openssl", "1:3.0.17-1", "amd64"),
+                name: "openssl".into(),
+                version: "1:3.0.17-1".into(),
+                arch: "amd64".into(),
+                source: "openssl".into(),
+                source_version: "1:3.0.17-1".into(),
+                origin: "Debian:bookworm-security".into(),
+                size: 3,
+                sha256: Sha256::of(b"deb"),
+                advisories: vec![Advisory { id: "CVE-2026-0001".into(), severity: "high".into() }],
+                stanza: "Package: openssl\nDescription: tool\n and more\n".into(),
+            }],
+        }
+    }
+
+    #[test]
+    fn version_1_of_the_format_stays_readable_and_writable() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/v1");
+        let folder = tempfile::TempDir::new().unwrap();
+        example().write(folder.path()).unwrap();
+        let written = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        assert_eq!(written, std::fs::read_to_string(golden.join(FILE)).unwrap());
+        assert_eq!(Collected::read(&golden).unwrap(), example());
+    }
+
+    #[test]
+    fn another_version_is_named_and_refused() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut newer = example();
+        newer.api_version = "patchmgmt.io/v9".into();
+        newer.write(folder.path()).unwrap();
+        let error = Collected::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("patchmgmt.io/v9"), "{error}");
+    }
+}

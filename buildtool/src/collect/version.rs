@@ -65,6 +65,7 @@ fn weight(c: Option<&u8>) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_order_is_dpkgs() {
@@ -94,6 +95,20 @@ mod tests {
         }
         assert_eq!(compare("1.00", "1.0"), Ordering::Equal);
         assert_eq!(compare("1.0-0", "1.0"), Ordering::Equal);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn the_order_of_any_two_is_dpkgs(
+            a in "[0-9][0-9a-z.+~]{0,6}(-[0-9a-z.+~]{1,4})?",
+            b in "[0-9][0-9a-z.+~]{0,6}(-[0-9a-z.+~]{1,4})?",
+        ) {
+            let asked = std::process::Command::new("dpkg").args(["--compare-versions", &a, "lt", &b]).status();
+            prop_assert_eq!(asked.unwrap().success(), compare(&a, &b).is_lt());
+            prop_assert_eq!(compare(&a, &b), compare(&b, &a).reverse());
+        }
     }
 
     #[test]

@@ -116,6 +116,7 @@ pub fn release_stanza(text: &str) -> Stanza {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_line_of_print_uris_says_which_package_it_is() {
@@ -125,6 +126,19 @@ mod tests {
         assert_eq!((wanted.version.as_str(), wanted.arch.as_str(), wanted.size), ("1:1.0-1", "amd64", 12));
         assert_eq!(unescape("a%2b%3A%zz%"), "a+:%zz%");
         assert!(parse_uri_line("'x' y 1 MD5Sum:12").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_readers_panic(text in ".{0,200}") {
+            let _ = parse_resolution(&text);
+            let _ = parse_resolution(&format!("'{text}"));
+            let _ = unescape(&text);
+            let _ = release_stanza(&text);
+            let _ = crate::rfc2822::parse(&text);
+            let _ = crate::collect::sources::Sources::parse(&text);
+            let _ = crate::collect::advisories::advisories(&text, "a", "1");
+        }
     }
 
     #[test]
