@@ -228,18 +228,10 @@ pub fn read_public(file: &Path) -> Result<Public> {
     Ok(read(file, None)?.public().clone())
 }
 
-/// Reads several, all with the same passphrase.
+/// Reads keys that must be able to sign, all with the same passphrase.
 ///
 /// # Errors
-/// Those of [`read`].
-pub fn read_all(files: &[PathBuf], passphrase: Option<&[u8]>) -> Result<Vec<Key>> {
-    files.iter().map(|file| read(file, passphrase)).collect()
-}
-
-/// Reads a key that must be able to sign.
-///
-/// # Errors
-/// Those of [`read`], and if the file holds only a public key.
+/// Those of [`read`], and if a file holds only a public key.
 pub fn read_secrets(files: &[PathBuf], passphrase: Option<&[u8]>) -> Result<Vec<Secret>> {
     let secret = |file: &PathBuf| match read(file, passphrase)? {
         Key::Secret(secret) => Ok(secret),

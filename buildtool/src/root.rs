@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::RootInitArgs;
 use crate::editor::{RepositoryEditor, read_root};
 use crate::error::Result;
-use crate::keys::{self, Key, Public};
+use crate::keys::{self, Key, Secret};
 use crate::publish::OnlineKeys;
 use crate::roles::{FirstRoot, RoleSpec};
 
@@ -23,7 +23,7 @@ pub struct Ceremony {
     /// The first root.
     pub first: FirstRoot,
     /// All private keys of root, targets and bundles that were given.
-    pub secrets: Vec<keys::Secret>,
+    pub secrets: Vec<Secret>,
     /// The online keys, if both can sign.
     pub online: Option<OnlineKeys>,
 }
@@ -34,55 +34,42 @@ pub struct Ceremony {
 /// If one cannot be read.
 pub fn read_ceremony(args: &RootInitArgs) -> Result<Ceremony> {
     let passphrase = args.passphrase_file.as_deref().map(keys::read_passphrase).transpose()?;
-    let mut secrets = Vec::new();
-    let mut read = |files: &[PathBuf]| -> Result<Vec<Public>> {
-        let mut publics = Vec::new();
-        for key in keys::read_all(files, passphrase.as_deref())? {
-            publics.push(key.public().clone());
-            if let Key::Secret(secret) = key {
-                secrets.push(secret);
-            }
-        }
-        Ok(publics)
-    };
-    let root = read(&args.root_keys)?;
-    let targets = read(&args.targets_keys)?;
-    let bundles = read(&args.bundles_keys)?;
-    let (mut snapshot, mut timestamp) = (Vec::new(), Vec::new());
-    let mut online_publics = Vec::new();
-    for (files, secrets) in [(&args.snapshot_keys, &mut snapshot), (&args.timestamp_keys, &mut timestamp)] {
-        let mut publics = Vec::new();
-        for key in keys::read_all(files, passphrase.as_deref())? {
-            publics.push(key.public().clone());
-            if let Key::Secret(secret) = key {
-                secrets.push(secret);
-            }
-        }
-        online_publics.push(publics);
-    }
-    let spec = |role, keys, threshold| RoleSpec { role, keys, threshold };
-    let timestamp_publics = online_publics.pop().unwrap_or_default();
-    let snapshot_publics = online_publics.pop().unwrap_or_default();
-    let online = (!snapshot.is_empty() && !timestamp.is_empty()).then_some(OnlineKeys {
-        snapshot,
-        timestamp,
+    let read = |role, files: &[PathBuf], threshold| read_role(role, files, threshold, passphrase.as_deref());
+    let (root, mut secrets) = read("root", &args.root_keys, args.root_threshold)?;
+    let (targets, of_targets) = read("targets", &args.targets_keys, args.targets_threshold)?;
+    let (bundles, of_bundles) = read("bundles", &args.bundles_keys, args.bundles_threshold)?;
+    secrets.extend(of_targets);
+    secrets.extend(of_bundles);
+    // Whoever runs a repository can give these two roles more keys later; one is where everybody begins.
+    let (snapshot, of_snapshot) = read("snapshot", &args.snapshot_keys, 1)?;
+    let (timestamp, of_timestamp) = read("timestamp", &args.timestamp_keys, 1)?;
+    let online = (!of_snapshot.is_empty() && !of_timestamp.is_empty()).then_some(OnlineKeys {
+        snapshot: of_snapshot,
+        timestamp: of_timestamp,
         snapshot_days: args.online.snapshot_days,
         timestamp_days: args.online.timestamp_days,
     });
-    Ok(Ceremony {
-        first: FirstRoot {
-            top_level: vec![
-                spec("root", root, args.root_threshold),
-                spec("targets", targets, args.targets_threshold),
-                spec("snapshot", snapshot_publics, 1),
-                spec("timestamp", timestamp_publics, 1),
-            ],
-            bundles: spec("bundles", bundles, args.bundles_threshold),
-            days: [args.root_days, args.targets_days, args.bundles_days],
-        },
-        secrets,
-        online,
-    })
+    let days = [args.root_days, args.targets_days, args.bundles_days];
+    let first = FirstRoot { top_level: vec![root, targets, snapshot, timestamp], bundles, days };
+    Ok(Ceremony { first, secrets, online })
+}
+
+/// Reads the keys of one role: which count, and those of them that can sign here.
+fn read_role(
+    role: &'static str,
+    files: &[PathBuf],
+    threshold: u64,
+    passphrase: Option<&[u8]>,
+) -> Result<(RoleSpec, Vec<Secret>)> {
+    let (mut keys, mut secrets) = (Vec::new(), Vec::new());
+    for file in files {
+        let key = keys::read(file, passphrase)?;
+        keys.push(key.public().clone());
+        if let Key::Secret(secret) = key {
+            secrets.push(secret);
+        }
+    }
+    Ok((RoleSpec { role, keys, threshold }, secrets))
 }
 
 /// The id that `--old` means: of a key file if it is one, else as it stands.

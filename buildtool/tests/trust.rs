@@ -5,6 +5,8 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
 
 use common::{VARIANT, World, files, tool};
 use format::digest::Sha256;
@@ -248,6 +250,35 @@ fn a_role_is_renewed_in_time_by_its_own_keys() {
     // Where there is no repository, none is begun by accident.
     world.fails(64, &["root", "renew", "nowhere", "--role", "targets"]);
     assert!(!world.path("nowhere.pending").exists());
+}
+
+#[test]
+fn a_publication_that_is_killed_at_any_moment_leaves_a_whole_repository_and_completes_when_run_again() {
+    let world = World::new();
+    world.repository();
+    world.release("0");
+    for round in 1..=20u64 {
+        let (version, out) = (round.to_string(), format!("out-{round}"));
+        world.bundle(&out, &version);
+        world.ok(&["sign", "repo", &out, "--key", "keys/bundles"]);
+        let mut publish = Command::new(env!("CARGO_BIN_EXE_prestage-build"))
+            .args(["-q", "publish", "repo", &out, "--snapshot-key", "keys/snapshot"])
+            .args(["--timestamp-key", "keys/timestamp"])
+            .current_dir(world.path(""))
+            .spawn()
+            .unwrap();
+        // Not waiting for anything: a publication takes some tens of milliseconds, and each round cuts it elsewhere.
+        std::thread::sleep(Duration::from_millis(round * 3));
+        publish.kill().unwrap();
+        publish.wait().unwrap();
+        let set = world.node(1).unwrap_or_else(|e| panic!("killed in round {round}: {e}"));
+        let bundles = set.targets("bundles").unwrap().targets.len() as u64 / 2;
+        assert!(bundles == round || bundles == round + 1);
+        world.publish(&[&out]);
+        let set = world.node(1).unwrap_or_else(|e| panic!("run again in round {round}: {e}"));
+        assert_eq!(set.targets("bundles").unwrap().targets.len() as u64 / 2, round + 1);
+    }
+    world.ok(&["check", "repo", "--full"]);
 }
 
 #[test]
