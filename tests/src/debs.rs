@@ -15,6 +15,7 @@ pub struct Deb {
     arch: String,
     fields: String,
     files: Vec<(String, Vec<u8>)>,
+    holes: Vec<(String, u64)>,
     conffiles: Vec<String>,
     scripts: Vec<(&'static str, String)>,
 }
@@ -28,6 +29,7 @@ impl Deb {
             arch: "all".into(),
             fields: String::new(),
             files: Vec::new(),
+            holes: Vec::new(),
             conffiles: Vec::new(),
             scripts: Vec::new(),
         }
@@ -62,6 +64,14 @@ impl Deb {
         self.file(&path, Random::new(seed).bytes(size))
     }
 
+    /// A file of so many zeros. The package is not compressed, so it is as large as the file.
+    #[must_use]
+    pub fn zeros(mut self, size: u64) -> Self {
+        let path = format!("/usr/share/{}/zeros", self.name);
+        self.holes.push((path, size));
+        self
+    }
+
     /// A configuration file that dpkg must not overwrite when the operator has edited it.
     #[must_use]
     pub fn conffile(mut self, path: &str, content: &str) -> Self {
@@ -81,13 +91,19 @@ impl Deb {
     /// # Panics
     /// If dpkg-deb cannot.
     pub fn build(&self, folder: &Path) -> PathBuf {
-        let tree = tempfile::tempdir().expect("a temporary folder");
+        let tree = tempfile::tempdir_in("/var/tmp").expect("a temporary folder");
         let control = tree.path().join("DEBIAN");
         fs::create_dir_all(&control).expect("DEBIAN");
         for (path, content) in &self.files {
             let target = tree.path().join(path.trim_start_matches('/'));
             fs::create_dir_all(target.parent().unwrap_or(tree.path())).expect("a folder in the package");
             fs::write(&target, content).expect("a file in the package");
+        }
+        for (path, size) in &self.holes {
+            let target = tree.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(target.parent().unwrap_or(tree.path())).expect("a folder in the package");
+            let file = fs::File::create(&target).expect("a file in the package");
+            file.set_len(*size).expect("a sparse file");
         }
         let text = format!(
             "Package: {}\nVersion: {}\nArchitecture: {}\nMaintainer: Nobody <nobody@example.org>\n{}\
@@ -108,7 +124,8 @@ impl Deb {
         let version = self.version.split_once(':').map_or(self.version.as_str(), |(_, v)| v);
         let deb = folder.join(format!("{}_{version}_{}.deb", self.name, self.arch));
         let output = Command::new("dpkg-deb")
-            .args(["--root-owner-group", "-Zgzip", "-z1", "--build"])
+            .args(["--root-owner-group", if self.holes.is_empty() { "-Zgzip" } else { "-Znone" }])
+            .args(["-z1", "--build"])
             .arg(tree.path())
             .arg(&deb)
             .env("SOURCE_DATE_EPOCH", "1700000000")
