@@ -196,10 +196,16 @@ fn machine_id(root: &Path) -> Result<NodeId> {
     let path = root.join("etc/machine-id");
     let text = file::read_limited(&path, 1024).ok().flatten().unwrap_or_default();
     if text.len() < 32 {
-        return Err(Error::config(format!(
-            "{} does not identify this machine, and [node] id is not set",
-            path.display()
-        )));
+        // An image whose machine-id is still to be made at its first boot.
+        let hostname =
+            file::read_limited(&root.join("etc/hostname"), 1024).ok().flatten().unwrap_or_default();
+        let name = String::from_utf8_lossy(&hostname).trim().parse();
+        return name.map_err(|_| {
+            Error::config(format!(
+                "neither {} nor etc/hostname identifies this machine, and [node] id is not set",
+                path.display()
+            ))
+        });
     }
     let digest = Sha256::of(&[b"prestage node id\n", text.trim_ascii()].concat());
     format!("node-{}", digest.short()).parse().map_err(Error::config)

@@ -13,10 +13,11 @@ use format::trust::{
     MAX_ROOT, MAX_ROOT_ROTATIONS, MAX_TARGETS, SearchStep, TimestampUpdate, TrustError, TrustedMetadataSet,
     Wanted,
 };
+use host::clock::Clock;
 use host::file;
 
 use crate::error::{Error, Exit, Result};
-use crate::fetch::{Range, Traffic, Transport, TransportError, read_all};
+use crate::fetch::{Changed, Range, Traffic, Transport, TransportError, Tries, read_all, read_limited};
 
 /// Where trusted copies are kept, and where trust begins.
 pub struct Keep {
@@ -25,6 +26,9 @@ pub struct Keep {
     /// The root that the node was enrolled with.
     pub initial_root: PathBuf,
 }
+
+/// Where the validator of the last timestamp is kept.
+const VALIDATOR: &str = ".timestamp.validator";
 
 /// Why a mirror's metadata was not taken.
 enum Refusal {
@@ -58,11 +62,12 @@ pub fn refresh(
     keep: &Keep,
     probe: &str,
     now: UnixTime,
+    clock: &dyn Clock,
 ) -> Result<TrustedMetadataSet> {
     let mut refused: Option<Error> = None;
     let mut unreachable: Vec<String> = Vec::new();
     for mirror in mirrors {
-        match refresh_from(mirror.as_ref(), keep, probe, now) {
+        match refresh_from(mirror.as_ref(), keep, probe, now, clock) {
             Ok(set) => return Ok(set),
             Err(Refusal::Here(error)) => return Err(error),
             Err(Refusal::Trust(error)) => {
@@ -107,12 +112,14 @@ fn refresh_from(
     keep: &Keep,
     probe: &str,
     now: UnixTime,
+    clock: &dyn Clock,
 ) -> std::result::Result<TrustedMetadataSet, Refusal> {
+    let fetch = |wanted: &Wanted| patiently(clock, || fetch(mirror, wanted));
     let mut set = TrustedMetadataSet::new(&keep.trusted_root(now)?, now)?;
     // 5.3: the chain of roots.
     for _ in 0..MAX_ROOT_ROTATIONS {
         let wanted = set.wanted_root();
-        match fetch(mirror, &wanted) {
+        match fetch(&wanted) {
             Err(Refusal::Transport(_, TransportError::NotFound)) => break,
             Err(other) => return Err(other),
             Ok(bytes) => {
@@ -126,17 +133,25 @@ fn refresh_from(
     }
     set.finish_root()?;
     // 5.4: the timestamp.
-    if let Some(bytes) = keep.load("timestamp")? {
-        set.local_timestamp(&bytes);
+    let known = keep.load("timestamp")?;
+    if let Some(bytes) = &known {
+        set.local_timestamp(bytes);
     }
-    let bytes = fetch(mirror, &set.wanted_timestamp())?;
-    if set.update_timestamp(&bytes)? == TimestampUpdate::New {
-        keep.store("timestamp", &bytes)?;
+    let validator = known.as_ref().and_then(|bytes| keep.validator(mirror, bytes));
+    match patiently(clock, || fetch_if_changed(mirror, &set.wanted_timestamp(), validator.as_deref()))? {
+        // Not changed: what is known is judged again, so that a mirror cannot freeze a node beyond the expiry.
+        None => drop(set.update_timestamp(&known.unwrap_or_default())?),
+        Some((bytes, validator)) => {
+            if set.update_timestamp(&bytes)? == TimestampUpdate::New {
+                keep.store("timestamp", &bytes)?;
+            }
+            keep.store_validator(mirror, &bytes, validator)?;
+        }
     }
     // 5.5: the snapshot.
     let is_current = keep.load("snapshot")?.is_some_and(|bytes| set.local_snapshot(&bytes));
     if !is_current {
-        let bytes = fetch(mirror, &set.wanted_snapshot()?)?;
+        let bytes = fetch(&set.wanted_snapshot()?)?;
         set.update_snapshot(&bytes)?;
         keep.store("snapshot", &bytes)?;
     }
@@ -147,7 +162,7 @@ fn refresh_from(
         let is_current =
             keep.load(&name)?.is_some_and(|bytes| set.update_targets(&role, &delegator, &bytes).is_ok());
         if !is_current {
-            let bytes = fetch(mirror, &set.wanted_targets(&role)?)?;
+            let bytes = fetch(&set.wanted_targets(&role)?)?;
             set.update_targets(&role, &delegator, &bytes)?;
             keep.store(&name, &bytes)?;
         }
@@ -155,16 +170,63 @@ fn refresh_from(
     Ok(set)
 }
 
-/// Fetches a metadata file with its size limit. A file over it counts as damaged: endless data.
+/// Tries a few times what only failed: one lost packet must not cost an hour.
+fn patiently<T>(
+    clock: &dyn Clock,
+    attempt: impl Fn() -> std::result::Result<T, Refusal>,
+) -> std::result::Result<T, Refusal> {
+    let mut tries = Tries::new(1);
+    loop {
+        match attempt() {
+            Err(Refusal::Transport(what, error)) => {
+                let pause = tries.failed(0, &error);
+                if tries.choose().is_none() {
+                    return Err(Refusal::Transport(what, error));
+                }
+                clock.sleep(pause);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Fetches a metadata file with its size limit.
 fn fetch(mirror: &dyn Transport, wanted: &Wanted) -> std::result::Result<Vec<u8>, Refusal> {
     let path = format!("metadata/{}", wanted.file);
-    match read_all(mirror, &path, wanted.limit) {
+    within(wanted, read_all(mirror, &path, wanted.limit))
+}
+
+/// A file's content, and what stands for it in the next request.
+type Known = (Vec<u8>, Option<String>);
+
+/// The same unless the file is the one that `validator` stands for; with what to ask with next time.
+fn fetch_if_changed(
+    mirror: &dyn Transport,
+    wanted: &Wanted,
+    validator: Option<&str>,
+) -> std::result::Result<Option<Known>, Refusal> {
+    let path = format!("metadata/{}", wanted.file);
+    match mirror.get_if_changed(&path, validator) {
+        Ok(None) => Ok(None),
+        Ok(Some(Changed { reader, validator })) => {
+            within(wanted, read_limited(reader, wanted.limit)).map(|bytes| Some((bytes, validator)))
+        }
+        Err(error) => Err(Refusal::Transport(path, error)),
+    }
+}
+
+/// A file over its limit counts as damaged: endless data.
+fn within(
+    wanted: &Wanted,
+    read: std::result::Result<std::result::Result<Vec<u8>, u64>, TransportError>,
+) -> std::result::Result<Vec<u8>, Refusal> {
+    match read {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(limit)) => {
             let role = wanted.file.trim_end_matches(".json").to_owned();
             Err(Refusal::Trust(TrustError::Content { role, why: format!("it is larger than {limit} bytes") }))
         }
-        Err(error) => Err(Refusal::Transport(path, error)),
+        Err(error) => Err(Refusal::Transport(format!("metadata/{}", wanted.file), error)),
     }
 }
 
@@ -264,6 +326,36 @@ impl Keep {
 
     fn load(&self, role: &str) -> Result<Option<Vec<u8>>> {
         Ok(file::read_limited(&self.path(role), MAX_TARGETS)?)
+    }
+
+    /// What stands for the stored timestamp at this mirror.
+    fn validator(&self, mirror: &dyn Transport, timestamp: &[u8]) -> Option<String> {
+        let text = file::read_limited(&self.folder.join(VALIDATOR), 4096).ok()??;
+        let text = String::from_utf8(text).ok()?;
+        let (of, validator) = text.split_once('\n')?;
+        (of == Self::validated(mirror, timestamp)).then(|| validator.to_owned())
+    }
+
+    fn store_validator(
+        &self,
+        mirror: &dyn Transport,
+        timestamp: &[u8],
+        validator: Option<String>,
+    ) -> Result<()> {
+        let path = self.folder.join(VALIDATOR);
+        match validator {
+            None => Ok(file::remove(&path)?),
+            Some(validator) => Ok(file::replace(
+                &path,
+                format!("{}\n{validator}", Self::validated(mirror, timestamp)).as_bytes(),
+                0o644,
+            )?),
+        }
+    }
+
+    /// A validator counts for one mirror and for the very bytes that are stored.
+    fn validated(mirror: &dyn Transport, timestamp: &[u8]) -> String {
+        format!("{} {}", mirror.name(), Sha256::of(timestamp))
     }
 
     fn store(&self, role: &str, bytes: &[u8]) -> Result<()> {

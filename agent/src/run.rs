@@ -120,9 +120,11 @@ fn refresh_plan_fetch_stage(
     everything: bool,
     account: &mut Account<'_>,
 ) -> Result<Said> {
+    space::enough(&node.state(), 0, "to work")?;
+
     // Refresh: trusted metadata, from the first mirror that has it.
     let keep = Keep { folder: node.fetched("metadata"), initial_root: node.initial_root() };
-    let set = refresh(mirrors, &keep, &decide::probe(&node.variant), node.now())?;
+    let set = refresh(mirrors, &keep, &decide::probe(&node.variant), node.now(), &node.clock)?;
     account.status().metadata_expires = Some(set.expires());
 
     // Decide: the newest bundle for this node.
@@ -161,10 +163,11 @@ fn refresh_plan_fetch_stage(
     fetched?;
 
     // Stage: a local package repository, with one rename.
-    let is_new = !staged.exists() || !needed.iter().all(|m| staged.join(m.path.as_str()).exists());
+    let members = [metadata, needed].concat();
+    let is_new = !stage::is_linked(&store, &members, &staged);
     if is_new {
         file::make_folder(&node.fetched("staged"), 0o755)?;
-        stage::link(&store, &[metadata, needed].concat(), &staged)?;
+        stage::link(&store, &members, &staged)?;
     }
     stage::tidy(node, &store, &index, &plan)?;
     account.plan(plan::status(&store, &plan, &index, true));
@@ -224,10 +227,13 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
     // Trust anew: what the fetch step kept is only a mirror.
     let keep = Keep { folder: node.private("metadata"), initial_root: node.initial_root() };
     let kept: [Box<dyn Transport>; 1] = [Box::new(KeptMetadata::new(&node.fetched("metadata")))];
-    let set = refresh(&kept, &keep, &decide::probe(&node.variant), node.now()).map_err(|e| match e.exit {
-        Exit::Unavailable => Error::deferred("nothing has been fetched yet"),
-        _ => e,
-    })?;
+    let set =
+        refresh(&kept, &keep, &decide::probe(&node.variant), node.now(), &node.clock).map_err(|e| match e
+            .exit
+        {
+            Exit::Unavailable => Error::deferred("nothing has been fetched yet"),
+            _ => e,
+        })?;
 
     // Decide: the newest bundle that is staged.
     let offers = decide::offers(&set, &node.variant);

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use format::digest::Hasher;
@@ -40,6 +41,17 @@ pub fn link(store: &Store, members: &[&Member], folder: &Path) -> Result<()> {
     file::remove(folder)?;
     fs::rename(&aside, folder).map_err(|e| Error::file(folder, &e))?;
     Ok(file::sync_folder_of(folder)?)
+}
+
+/// Whether `folder` holds `members` as links to what the store has now.
+pub fn is_linked(store: &Store, members: &[&Member], folder: &Path) -> bool {
+    let inode = |path: PathBuf| fs::symlink_metadata(path).map(|meta| meta.ino());
+    members.iter().all(|member| {
+        match (inode(store.path(&member.sha256)), inode(folder.join(member.path.as_str()))) {
+            (Ok(stored), Ok(staged)) => stored == staged,
+            _ => false,
+        }
+    })
 }
 
 /// Removes what neither this plan nor an idle poll needs. Only called when the plan is complete, so the bundle before
@@ -137,7 +149,11 @@ fn copy_verified(source: &Path, target: &Path, index: &Index, member: &Member) -
     Ok(())
 }
 
+/// What was altered goes, so that the next fetch gets it again.
 fn altered(source: &Path, member: &Member, why: &str) -> Error {
+    if let Err(error) = file::remove(source) {
+        log::error!("{error}");
+    }
     let what =
         format!("{}: member {} was altered after it had been verified: {why}", source.display(), member.path);
     Error::new(

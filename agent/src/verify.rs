@@ -35,7 +35,7 @@ pub fn verify(node: &Node, path: &Path) -> Result<String> {
 }
 
 fn verify_with(node: &Node, export: &[Box<dyn Transport>; 1], keep: &Keep) -> Result<String> {
-    let set = refresh(export, keep, &decide::probe(&node.variant), node.now())?;
+    let set = refresh(export, keep, &decide::probe(&node.variant), node.now(), &node.clock)?;
     let offers = decide::offers(&set, &node.variant);
     let mirror = export[0].as_ref();
     let remote = |path: &format::name::TargetPath, digest| set.target_file(path, digest);

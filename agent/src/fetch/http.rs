@@ -11,7 +11,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
 
 use super::socket::SocketConnector;
-use super::transport::{Range, Traffic, Transport, TransportError};
+use super::transport::{Changed, Range, Traffic, Transport, TransportError};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 
@@ -136,6 +136,61 @@ impl<'c> HttpMirror<'c> {
     }
 }
 
+/// A server's answer of 200, 206 or 304.
+struct Answer {
+    url: String,
+    response: ureq::http::Response<ureq::Body>,
+}
+
+impl Answer {
+    fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    fn body(self) -> ureq::BodyReader<'static> {
+        self.response.into_body().into_reader()
+    }
+
+    /// The failure to use this answer.
+    fn unusable(&self, why: impl std::fmt::Display) -> TransportError {
+        TransportError::failed(format!("{}: {why}", self.url))
+    }
+}
+
+impl HttpMirror<'_> {
+    fn ask(&self, path: &str, headers: &[(&str, &str)]) -> std::result::Result<Answer, TransportError> {
+        let url = format!("{}{path}", self.base);
+        let request = self.client.agent.get(&url).header("Accept-Encoding", "identity");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.client.requests.fetch_add(1, Ordering::Relaxed);
+        let response =
+            request.call().map_err(|e| TransportError::failed(format!("{url}: {}", explain(&e))))?;
+        let answer = Answer { url, response };
+        match answer.status() {
+            // Compressed or not would be the server's choice, and offsets would mean something else.
+            200 | 206 if answer.header("content-encoding").is_some_and(|e| e != "identity") => {
+                Err(answer.unusable("sent with a content encoding that was not asked for"))
+            }
+            200 | 206 | 304 => Ok(answer),
+            // Object stores answer 403 for what is not there.
+            403 | 404 | 410 => Err(TransportError::NotFound),
+            301 | 302 | 303 | 307 | 308 => Err(answer
+                .unusable("redirected, which is not followed; configure the final address as the mirror")),
+            status => Err(TransportError::Failed {
+                why: format!("{}: the server answered {status}", answer.url),
+                retry_after: answer
+                    .header("retry-after")
+                    .and_then(|v| v.trim().parse().ok())
+                    .map(Duration::from_secs),
+            }),
+        }
+    }
+}
+
 impl Transport for HttpMirror<'_> {
     fn name(&self) -> &str {
         &self.base
@@ -146,55 +201,49 @@ impl Transport for HttpMirror<'_> {
         path: &str,
         range: Option<Range>,
     ) -> std::result::Result<Box<dyn Read + '_>, TransportError> {
-        let url = format!("{}{path}", self.base);
-        let mut request = self.client.agent.get(&url).header("Accept-Encoding", "identity");
-        if let Some(Range { from, to }) = range {
-            request = request.header("Range", format!("bytes={from}-{}", to - 1));
-        }
-        self.client.requests.fetch_add(1, Ordering::Relaxed);
-        let response = request.call().map_err(|e| TransportError::failed(explain(&e)))?;
-        let status = response.status().as_u16();
-        let header =
-            |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let retry_after = header("retry-after").and_then(|v| v.trim().parse().ok()).map(Duration::from_secs);
-        let content_range = header("content-range");
-        let encoding = header("content-encoding").filter(|e| e != "identity");
-        if let Some(encoding) = encoding {
-            return Err(TransportError::failed(format!(
-                "{url}: sent with content encoding {encoding}, which was not asked for"
-            )));
-        }
-        let body = response.into_body().into_reader();
-        match (status, range) {
-            (200, None) => Ok(Box::new(body)),
-            (200, Some(Range { from, to })) => {
-                if from > MAX_SKIP {
-                    return Err(TransportError::failed(format!("{url}: the server does not serve ranges")));
-                }
-                let mut body = body;
-                let skipped = io::copy(&mut body.by_ref().take(from), &mut io::sink());
-                match skipped {
+        let Some(Range { from, to }) = range else {
+            let answer = self.ask(path, &[])?;
+            return if answer.status() == 200 {
+                Ok(Box::new(answer.body()))
+            } else {
+                Err(answer.unusable("sent a part that was not asked for"))
+            };
+        };
+        let answer = self.ask(path, &[("Range", &format!("bytes={from}-{}", to - 1))])?;
+        match answer.status() {
+            206 if answer.header("content-range").and_then(range_start) == Some(from) => {
+                Ok(Box::new(answer.body().take(to - from)))
+            }
+            206 => {
+                Err(answer
+                    .unusable(format_args!("the server sent another range than bytes {from}-{}", to - 1)))
+            }
+            200 if from <= MAX_SKIP => {
+                let mut body = answer.body();
+                match io::copy(&mut body.by_ref().take(from), &mut io::sink()) {
                     Ok(n) if n == from => Ok(Box::new(body.take(to - from))),
-                    Ok(_) => Err(TransportError::failed(format!("{url}: shorter than announced"))),
-                    Err(e) => Err(TransportError::failed(format!("{url}: {e}"))),
+                    Ok(_) => Err(TransportError::failed(format!("{path}: shorter than announced"))),
+                    Err(e) => Err(TransportError::failed(format!("{path}: {e}"))),
                 }
             }
-            (206, Some(Range { from, to })) => match content_range.as_deref().and_then(range_start) {
-                Some(start) if start == from => Ok(Box::new(body.take(to - from))),
-                _ => Err(TransportError::failed(format!(
-                    "{url}: the server sent another range ({content_range:?}) than bytes {from}-{}",
-                    to - 1
-                ))),
-            },
-            // Object stores answer 403 for what is not there.
-            (403 | 404 | 410, _) => Err(TransportError::NotFound),
-            (301 | 302 | 303 | 307 | 308, _) => Err(TransportError::failed(format!(
-                "{url}: redirected, which is not followed; configure the final address as the mirror"
-            ))),
-            _ => Err(TransportError::Failed {
-                why: format!("{url}: the server answered {status}"),
-                retry_after,
-            }),
+            _ => Err(answer.unusable("the server does not serve ranges")),
+        }
+    }
+
+    fn get_if_changed(
+        &self,
+        path: &str,
+        validator: Option<&str>,
+    ) -> std::result::Result<Option<Changed<'_>>, TransportError> {
+        // RFC 9110 section 13.1: by entity tag where the server gave one, otherwise by date.
+        let condition =
+            validator.map(|v| (if v.contains('"') { "If-None-Match" } else { "If-Modified-Since" }, v));
+        let answer = self.ask(path, condition.as_slice())?;
+        let validator = answer.header("etag").or_else(|| answer.header("last-modified")).map(str::to_owned);
+        match answer.status() {
+            304 if condition.is_some() => Ok(None),
+            200 => Ok(Some(Changed { reader: Box::new(answer.body()), validator })),
+            status => Err(answer.unusable(format_args!("the server answered {status}"))),
         }
     }
 

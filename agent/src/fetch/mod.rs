@@ -14,22 +14,22 @@ mod tries;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Write as _};
-use std::path::PathBuf;
+use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
 
 use format::container::{DecodeError, Decoder, Encoding, StoredDecoder};
-use format::digest::Sha256;
+use format::digest::{Hasher, Sha256};
 use format::index::{BLOCK, Index, Member};
 use host::clock::Clock;
 
 pub use http::{Client, HttpMirror};
 pub use local::{Archive, Folder};
 pub use throttle::Throttle;
-pub use transport::{Range, Traffic, Transport, TransportError, read_all};
+pub use transport::{Changed, Range, Traffic, Transport, TransportError, read_all, read_limited};
+pub use tries::Tries;
 
 use crate::error::{Error, Exit, Result};
 use crate::store::Store;
-use tries::Tries;
 
 /// Two extents with at most this many bytes between them are one request: about what a second request and its answer
 /// would cost in headers.
@@ -273,22 +273,18 @@ impl Fetcher<'_> {
                 let have = file.metadata().map_err(|e| Error::file(&path, &e))?.len();
                 let decoder = StoredDecoder::resume(index.entry(member), have, &mut file)
                     .map_err(|e| Error::file(&path, &e))?;
-                (path, Some(decoder))
+                let blocks = BlockCheck::resume(member, have, &path).map_err(|e| Error::file(&path, &e))?;
+                (path, Some((Decoder::Stored(decoder), blocks)))
             }
         };
-        Ok(Writer {
-            file: self.store.open_partial(&path)?,
-            path,
-            decoder: decoder.map(Decoder::Stored),
-            unsynced: 0,
-        })
+        Ok(Writer { file: self.store.open_partial(&path)?, path, decoder, unsynced: 0 })
     }
 
     /// Checks a complete job and gives its content its name.
     fn finish(&self, job: &Job<'_>, writer: Writer) -> std::result::Result<(), Stop> {
         match &job.kind {
             Kind::Stored(..) | Kind::Plain => {
-                let digest = match writer.decoder.map(Decoder::finish) {
+                let digest = match writer.decoder.map(|(decoder, _)| decoder.finish()) {
                     Some(digest) => digest.map_err(|e| self.stop(job, WriteError::Damage(e.to_string())))?,
                     None => digest_of(&writer.path)?,
                 };
@@ -418,8 +414,56 @@ fn digest_of(path: &PathBuf) -> Result<Sha256> {
 struct Writer {
     file: File,
     path: PathBuf,
-    decoder: Option<Decoder>,
+    decoder: Option<(Decoder, BlockCheck)>,
     unsynced: u64,
+}
+
+/// Checks content block by block as it comes, so that a damaged block costs a block and not the member behind it.
+struct BlockCheck {
+    blocks: Vec<Sha256>,
+    /// Content bytes seen.
+    seen: u64,
+    hasher: Hasher,
+}
+
+impl BlockCheck {
+    /// For a member of which `have` bytes are in `path`.
+    fn resume(member: &Member, have: u64, path: &Path) -> std::io::Result<Self> {
+        let mut check =
+            BlockCheck { blocks: member.blocks.clone(), seen: have / BLOCK * BLOCK, hasher: Hasher::new() };
+        if !check.blocks.is_empty() && check.seen < have {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(check.seen))?;
+            let mut rest = Vec::new();
+            file.take(have - check.seen).read_to_end(&mut rest)?;
+            check.hasher.update(&rest);
+        }
+        check.seen = have;
+        Ok(check)
+    }
+
+    /// Takes the next content; an error at the end of the first block that is wrong.
+    fn push(&mut self, mut content: &[u8]) -> std::io::Result<()> {
+        if self.blocks.is_empty() {
+            return Ok(());
+        }
+        while !content.is_empty() {
+            let left = BLOCK - self.seen % BLOCK;
+            let (part, rest) =
+                content.split_at(content.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+            self.hasher.update(part);
+            self.seen += part.len() as u64;
+            if part.len() as u64 == left {
+                let block = (self.seen / BLOCK - 1) as usize; // no larger than the number of blocks in memory
+                if self.blocks.get(block) != Some(&std::mem::take(&mut self.hasher).finish()) {
+                    let text = format!("block {block} does not have its sha256");
+                    return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
+                }
+            }
+            content = rest;
+        }
+        Ok(())
+    }
 }
 
 /// Why bytes could not be taken.
@@ -434,6 +478,10 @@ impl WriteError {
     fn from_decoder(error: DecodeError, path: &std::path::Path) -> Self {
         match error {
             DecodeError::Damage(damage) => WriteError::Damage(damage.to_string()),
+            // Only the block check makes such an error.
+            DecodeError::Sink(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                WriteError::Damage(error.to_string())
+            }
             DecodeError::Sink(error) => WriteError::Here(Error::file(path, &error)),
         }
     }
@@ -443,9 +491,13 @@ impl Writer {
     fn push(&mut self, bytes: &[u8]) -> std::result::Result<(), WriteError> {
         let (file, path) = (&mut self.file, &self.path);
         match &mut self.decoder {
-            Some(decoder) => decoder
-                .push(bytes, &mut |content| file.write_all(content))
-                .map_err(|e| WriteError::from_decoder(e, path))?,
+            Some((decoder, blocks)) => {
+                let mut sink = |content: &[u8]| {
+                    file.write_all(content)?;
+                    blocks.push(content)
+                };
+                decoder.push(bytes, &mut sink).map_err(|e| WriteError::from_decoder(e, path))?;
+            }
             None => file.write_all(bytes).map_err(|e| WriteError::Here(Error::file(path, &e)))?,
         }
         self.unsynced += bytes.len() as u64;

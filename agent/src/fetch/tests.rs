@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io::{self, Read};
-use std::path::Path;
 use std::time::Duration;
 
 use format::API_VERSION;
@@ -251,6 +250,19 @@ fn a_mirror_that_serves_wrong_bytes_is_left_for_the_next_one() {
         assert_has(&store, &index, &ALL);
         host::file::remove(&folder).unwrap();
     }
+}
+
+#[test]
+fn a_damaged_block_is_seen_at_its_end_and_costs_a_block() {
+    let (index, file) = bundle();
+    let mut damaged = file.clone();
+    damaged[index.members[2].whole().unwrap().offset as usize + 50_000] ^= 1; // in the first of three blocks
+    let (bad, good) = (Mirror::new("bad", &damaged), Mirror::new("good", &file));
+    let (store, folder) = store("block");
+    fetch(&store, &index, &["pool/b_1_all.deb"], &[&bad, &good]).unwrap();
+    assert_has(&store, &index, &["pool/b_1_all.deb"]);
+    assert!(*bad.sent.borrow() <= BLOCK + 20_000, "{}", bad.sent.borrow());
+    host::file::remove(&folder).unwrap();
 }
 
 #[test]

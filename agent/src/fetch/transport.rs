@@ -52,6 +52,14 @@ impl fmt::Display for TransportError {
     }
 }
 
+/// A file that is not the one that was known.
+pub struct Changed<'t> {
+    /// Its content.
+    pub reader: Box<dyn Read + 't>,
+    /// What to ask with next time.
+    pub validator: Option<String>,
+}
+
 /// A mirror of the repository. Nothing that it says is believed: every byte is checked by whoever asked for it.
 pub trait Transport {
     /// The mirror's address, for messages and reports.
@@ -63,6 +71,19 @@ pub trait Transport {
     /// # Errors
     /// If the mirror does not deliver. Called for every metadata file and every run of members.
     fn get(&self, path: &str, range: Option<Range>) -> Result<Box<dyn Read + '_>, TransportError>;
+
+    /// Opens the whole of `path`, unless it is still what `validator` (an earlier answer's) stands for: then `None`.
+    /// Called for the timestamp, so that an idle poll moves no content.
+    ///
+    /// # Errors
+    /// As [`Transport::get`].
+    fn get_if_changed(
+        &self,
+        path: &str,
+        _validator: Option<&str>,
+    ) -> Result<Option<Changed<'_>>, TransportError> {
+        Ok(Some(Changed { reader: self.get(path, None)?, validator: None }))
+    }
 
     /// What has been moved so far.
     fn traffic(&self) -> Traffic;
@@ -80,8 +101,15 @@ pub fn read_all(
     path: &str,
     limit: u64,
 ) -> Result<Result<Vec<u8>, u64>, TransportError> {
+    read_limited(transport.get(path, None)?, limit)
+}
+
+/// As [`read_all`], for a reader that is open already.
+///
+/// # Errors
+/// As [`read_all`].
+pub fn read_limited(reader: Box<dyn Read + '_>, limit: u64) -> Result<Result<Vec<u8>, u64>, TransportError> {
     let mut bytes = Vec::new();
-    let reader = transport.get(path, None)?;
     reader
         .take(limit.saturating_add(1))
         .read_to_end(&mut bytes)

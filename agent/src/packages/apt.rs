@@ -174,7 +174,10 @@ impl PackageManager for Apt {
 
     fn resolve(&self, repo: &Path, scratch: &Path) -> Result<Resolution> {
         self.update(repo, scratch)?;
-        let apt = self.apt_get(repo, scratch)?.args(["-o", "Debug::NoLocking=true", "-y"]);
+        // A simulation leaves no trace: not even the resolver's log in /var/log.
+        host::file::make_folder(&scratch.join("log"), 0o755)?;
+        let log = format!("Dir::Log={}", self.inside(&scratch.join("log")));
+        let apt = self.apt_get(repo, scratch)?.args(["-o", "Debug::NoLocking=true", "-o", &log, "-y"]);
         // A plan that cannot be made is a deferral: nothing was touched.
         let defer = |e: CommandError| {
             let error = explain(&e);
@@ -273,6 +276,11 @@ fn hash_file(hasher: &mut Hasher, path: &Path) {
     hasher.update(&digest.map(|(d, _)| d.0).unwrap_or_default());
 }
 
+/// An epoch of 0 may be written or left out, and dpkg and apt do not do the same (deb-version(7)).
+fn canonical(version: &str) -> String {
+    version.strip_prefix("0:").unwrap_or(version).to_owned()
+}
+
 /// Reads `dpkg-query` output. Removed packages whose configuration stayed are not installed.
 fn parse_inventory(text: &str) -> Inventory {
     let mut packages = BTreeMap::new();
@@ -282,7 +290,7 @@ fn parse_inventory(text: &str) -> Inventory {
             (fields.next(), fields.next(), fields.next(), fields.next())
             && !matches!(status, "not-installed" | "config-files")
         {
-            packages.insert(PackageId { name: name.to_owned(), arch: arch.to_owned() }, version.to_owned());
+            packages.insert(PackageId { name: name.to_owned(), arch: arch.to_owned() }, canonical(version));
         }
     }
     Inventory(packages)
@@ -318,12 +326,12 @@ fn parse_inst(rest: &str) -> Option<PackageChange> {
     let (from, rest) = match rest.strip_prefix('[') {
         Some(rest) => {
             let (from, rest) = rest.split_once(']')?;
-            (Some(from.to_owned()), rest.trim_start())
+            (Some(canonical(from)), rest.trim_start())
         }
         None => (None, rest),
     };
     let (inner, _) = rest.strip_prefix('(')?.split_once(')')?;
-    let to = inner.split(' ').next()?.to_owned();
+    let to = canonical(inner.split(' ').next()?);
     let arch = inner.rsplit_once('[')?.1.strip_suffix(']')?.to_owned();
     let name = name.split(':').next()?.to_owned();
     Some(PackageChange { name, arch, from, to: Some(to) })
@@ -338,9 +346,10 @@ fn disk_bytes(changes: &[PackageChange], offered: impl BufRead, installed: &str)
         .filter_map(|(id, kib)| Some((id, kib.parse().ok()?)))
         .collect();
     let wanted = |name: &str, arch: &str, version: &str| {
-        changes
-            .iter()
-            .any(|c| (c.name.as_str(), c.arch.as_str(), c.to.as_deref()) == (name, arch, Some(version)))
+        let version = canonical(version);
+        changes.iter().any(|c| {
+            (c.name.as_str(), c.arch.as_str(), c.to.as_deref()) == (name, arch, Some(version.as_str()))
+        })
     };
     let (mut growth, mut largest) = (0u64, 0u64);
     let mut fields = [const { String::new() }; 4];
