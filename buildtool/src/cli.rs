@@ -357,7 +357,7 @@ pub struct ExportArgs {
     /// This bundle; the default is the newest.
     #[arg(long)]
     pub bundle_version: Option<BundleVersion>,
-    /// A folder, or one file if it ends in .tar.
+    /// A folder, or one file if it ends in .tar. What else a folder holds stays in it.
     #[arg(long)]
     pub output: PathBuf,
 }

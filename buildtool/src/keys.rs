@@ -225,7 +225,8 @@ pub fn read(file: &Path, passphrase: Option<&[u8]>) -> Result<Key> {
 pub fn read_public(file: &Path) -> Result<Public> {
     let beside = public_file(file);
     let file = if beside.is_file() { &beside } else { file };
-    Ok(read(file, None)?.public().clone())
+    let key = read(file, None).map_err(|e| e.cure("the public half is enough: give its .pub file"))?;
+    Ok(key.public().clone())
 }
 
 /// Reads keys that must be able to sign, all with the same passphrase.

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::bundle;
+use crate::check::{self, Problem};
 use crate::collect::Collected;
 use crate::editor::Release;
 use crate::keys::Public;
@@ -67,6 +68,12 @@ impl World {
     }
 
     fn add_bundle(&self, editor: &mut RepositoryEditor, version: &str) -> PathBuf {
+        let (out, release) = self.make_bundle(version);
+        assert!(editor.add_release(&release, 90, NOW).unwrap());
+        out
+    }
+
+    fn make_bundle(&self, version: &str) -> (PathBuf, Release) {
         let out = self.folder.path().join(format!("out-{version}"));
         let collected = Collected {
             api_version: format::API_VERSION.into(),
@@ -93,8 +100,7 @@ impl World {
             prefix: "bundles/debian-12-amd64/".into(),
             cycle,
         };
-        assert!(editor.add_release(&release, 90, NOW).unwrap());
-        out
+        (out, release)
     }
 
     fn sign(&self, editor: &mut RepositoryEditor) {
@@ -294,4 +300,30 @@ fn a_root_that_is_there_is_never_replaced_by_another_of_its_version() {
     assert!(error.to_string().contains("run publish again"), "{error}");
     world.publish(editor, &[], &mut world.repository()).unwrap();
     assert_eq!(world.node().unwrap().set.root().header.version, 2);
+}
+
+#[test]
+fn check_tells_every_role_that_has_expired() {
+    let world = World::new();
+    let report = check::check(&world.repository(), true, NOW, Progress::Quiet).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    let later = NOW.plus(400 * 86_400);
+    let report = check::check(&world.repository(), true, later, Progress::Quiet).unwrap();
+    let expired = report.problems.iter().filter(|p| matches!(p, Problem::Expired { .. }));
+    assert_eq!(expired.count(), 5, "{:?}", report.problems);
+}
+
+#[test]
+fn check_tells_an_index_of_another_bundle_even_if_both_are_signed() {
+    let world = World::new();
+    let (out, mut release) = world.make_bundle("2");
+    let other = b"something else";
+    fs::write(out.join(bundle::BUNDLE), other).unwrap();
+    release.bundle.1 = json!({"length": other.len(), "hashes": {"sha256": Sha256::of(other)}});
+    let mut editor = world.editor();
+    editor.add_release(&release, 90, NOW).unwrap();
+    world.sign(&mut editor);
+    world.publish(editor, &[out], &mut world.repository()).unwrap();
+    let report = check::check(&world.repository(), false, NOW, Progress::Quiet).unwrap();
+    assert!(matches!(report.problems[..], [Problem::Index { .. }]), "{:?}", report.problems);
 }
