@@ -14,14 +14,21 @@ use crate::status;
 /// The explanation.
 pub fn explain(options: &Options) -> String {
     let mut say = Says(String::new());
-    match Node::load(options) {
-        Err(error) => say.missing(error),
+    let node = match Node::load(options) {
         Ok(node) => {
             identity(&node, &mut say);
-            repository(&node, &mut say);
-            installing(&node, &mut say);
-            next(&node, &mut say);
+            Ok(node)
         }
+        // One thing that is missing hides no other.
+        Err(error) => {
+            say.missing(error);
+            Node::unidentified(options)
+        }
+    };
+    if let Ok(node) = node {
+        repository(&node, &mut say);
+        installing(&node, &mut say);
+        next(&node, &mut say);
     }
     say.0
 }

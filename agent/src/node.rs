@@ -36,21 +36,37 @@ impl Node {
     /// # Errors
     /// With exit code 78, if the configuration is wrong or the identity cannot be found out.
     pub fn load(options: &Options) -> Result<Self> {
+        let mut node = Node::unidentified(options)?;
+        node.id = match &node.settings.id {
+            Some(id) => id.clone(),
+            None => machine_id(&node.root)?,
+        };
+        node.variant = match &node.settings.variant {
+            Some(variant) => variant.clone(),
+            None => variant_of(&node.root)?,
+        };
+        Ok(node)
+    }
+
+    /// As [`Node::load`], without finding out who this is: for explaining what is wrong.
+    ///
+    /// # Errors
+    /// With exit code 78, if the configuration is wrong.
+    pub fn unidentified(options: &Options) -> Result<Self> {
         let root = match &options.root {
             None => PathBuf::from("/"),
             Some(root) => std::fs::canonicalize(root)
                 .map_err(|e| Error::config(format!("--root {}: {e}", root.display())))?,
         };
         let settings = config::load(&root, options.config.as_deref())?;
-        let id = match &settings.id {
-            Some(id) => id.clone(),
-            None => machine_id(&root)?,
-        };
-        let variant = match &settings.variant {
-            Some(variant) => variant.clone(),
-            None => variant_of(&root)?,
-        };
-        Ok(Node { root, settings, id, variant, clock: SystemClock::new() })
+        let (id, variant) = ("unidentified".parse(), "unidentified".parse());
+        Ok(Node {
+            root,
+            settings,
+            id: id.map_err(Error::config)?,
+            variant: variant.map_err(Error::config)?,
+            clock: SystemClock::new(),
+        })
     }
 
     /// The time, which is never before this program was built: a clock that lost its battery is no reason to trust
@@ -196,16 +212,10 @@ fn machine_id(root: &Path) -> Result<NodeId> {
     let path = root.join("etc/machine-id");
     let text = file::read_limited(&path, 1024).ok().flatten().unwrap_or_default();
     if text.len() < 32 {
-        // An image whose machine-id is still to be made at its first boot.
-        let hostname =
-            file::read_limited(&root.join("etc/hostname"), 1024).ok().flatten().unwrap_or_default();
-        let name = String::from_utf8_lossy(&hostname).trim().parse();
-        return name.map_err(|_| {
-            Error::config(format!(
-                "neither {} nor etc/hostname identifies this machine, and [node] id is not set",
-                path.display()
-            ))
-        });
+        return Err(Error::config(format!(
+            "{} does not identify this machine, and [node] id is not set",
+            path.display()
+        )));
     }
     let digest = Sha256::of(&[b"prestage node id\n", text.trim_ascii()].concat());
     format!("node-{}", digest.short()).parse().map_err(Error::config)

@@ -150,6 +150,9 @@ fn refresh_plan_fetch_stage(
     account.plan(plan::status(&store, &plan, &index, staged.exists()));
     if plan.is_empty() {
         stage::tidy(node, &store, &index, &plan)?;
+        if account.status().installed.as_ref().is_some_and(|i| i.bundle.index == offer.bundle.index) {
+            account.nothing_new(); // the centre heard it when it was installed
+        }
         let message = format!("this node has everything that bundle {} has for it", offer.bundle.version);
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
     }
