@@ -13,6 +13,7 @@ SHELL := /bin/bash
 .PHONY: all setup build demo test test-long lint bench clean
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
+deny := $(shell command -v cargo-deny 2>/dev/null)
 
 all: build
 
@@ -30,6 +31,7 @@ lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	shellcheck -x scripts/*.sh .ci/run
+	$(if $(deny),cargo deny --offline --log-level error check bans licenses sources)
 
 # The node root first, and apart from the tests, so that none of them waits for the archive.
 test: lint

@@ -66,7 +66,8 @@ configure() {
 listen() {
     local name=$1 deadline=$((SECONDS + 20))
     shift
-    "$@" >"$work/$name.log" 2>&1 </dev/null &
+    : >"$work/$name.log"
+    "$@" >>"$work/$name.log" 2>&1 </dev/null &
     pids+=($!)
     until served_url=$(grep -o 'http://[^ ]*' "$work/$name.log"); do
         [ "$SECONDS" -lt "$deadline" ] || die "$name did not say where it listens"

@@ -57,7 +57,8 @@ step() {
 listen() {
     local name=$1
     shift
-    "$@" >"$work/$name.log" 2>&1 </dev/null &
+    : >"$work/$name.log"
+    "$@" >>"$work/$name.log" 2>&1 </dev/null &
     pids+=($!)
     local deadline=$((SECONDS + 20)) url=
     while [ -z "$url" ]; do
