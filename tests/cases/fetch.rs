@@ -92,6 +92,31 @@ fn twenty_interruptions_cost_at_most_64_kib_each() {
 }
 
 #[test]
+fn twenty_kills_while_bytes_are_flowing_cost_at_most_64_kib_each() {
+    let world = World::new();
+    // Slow enough that bytes wait in every buffer on the way when the kill comes.
+    world.node.configure(&[&world.mirror.url()], "[fetch]\nrate = \"1MB/s\"\n");
+    let mut random = Random::from_environment("twenty_kills");
+    let step = undisturbed(&world) / (INTERRUPTIONS + 1);
+    let deadline = Instant::now() + PATIENCE * 3;
+    for _ in 0..INTERRUPTIONS {
+        let enough = world.bundle_bytes_sent() + 1 + random.below(step);
+        let mut agent = Running::start(&mut world.node.prestage(["fetch"]));
+        while world.bundle_bytes_sent() < enough && !agent.has_ended() {
+            assert!(Instant::now() < deadline, "{} of {enough} bytes", world.bundle_bytes_sent());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        agent.kill();
+    }
+    world.node.configure(&[&world.mirror.url()], "");
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    assert_staged_content_is_identical(&world);
+    let twice = world.bundle_bytes_sent() - undisturbed(&world);
+    eprintln!("{INTERRUPTIONS} kills, {twice} bytes twice ({} each)", twice / INTERRUPTIONS);
+    assert!(twice <= TWICE * INTERRUPTIONS, "{twice} bytes twice in {INTERRUPTIONS} kills");
+}
+
+#[test]
 fn a_mirror_that_fails_every_second_request_is_good_enough() {
     let world = World::new();
     world.mirror.behave(Behaviour { every_second_fails: true, ..Behaviour::default() });
