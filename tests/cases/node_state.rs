@@ -42,6 +42,7 @@ fn an_untouched_conffile_is_replaced() {
 fn an_apt_lock_that_is_held_defers_the_install() {
     let world = World::new();
     let node = &world.node;
+    world.configure("[install]\nlock-timeout-seconds = 1\n");
     run(&mut node.prestage(["fetch"])).expect(0);
     let before = node.image();
     // As apt and dpkg lock: with fcntl.
@@ -173,6 +174,23 @@ fn a_failing_preinst_is_4_or_6_and_told_and_not_repeated() {
     let world = failing("preinst");
     run(&mut world.node.prestage(["fetch"])).expect(0);
     assert_failure_is_told(&world);
+}
+
+#[test]
+fn a_package_manager_that_stops_before_it_changes_anything_is_4_and_not_6() {
+    let world = World::new();
+    let node = &world.node;
+    node.write("/etc/apt/apt.conf.d/99-stop", "DPkg::Pre-Invoke { \"exit 1\"; };\n");
+    run(&mut node.prestage(["fetch"])).expect(0);
+    let before = node.inventory();
+    let failed = run(&mut node.prestage(["install", "--now"]));
+    assert_eq!(node.inventory(), before);
+    failed.expect(4).says(&["Pre-Invoke"]);
+    assert_eq!(node.status().status.state, State::Failed);
+    // What was wrong is put right, and the operator says so.
+    std::fs::remove_file(node.path("/etc/apt/apt.conf.d/99-stop")).expect("the hook");
+    run(&mut node.prestage(["install", "--now"])).expect(0);
+    world.assert_patched();
 }
 
 #[test]
