@@ -3,6 +3,7 @@
 //! Packages are streamed from `pool/` through digests into the file, so memory does not grow with them. What is not
 //! here: how a member is framed ([`format::container`]), what the repository metadata says ([`crate::local_repo`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::path::Path;
 use format::API_VERSION;
 use format::container::{Encoding, Entry, write_deflated, write_end, write_stored};
 use format::digest::{Hasher, Sha256};
-use format::index::{self, BundleFile, Index, Member, MemberKind, Package, Source};
+use format::index::{self, Advisory, BundleFile, Index, Member, MemberKind, Package, Source};
 use format::name::{BundleVersion, CycleId, InvalidName, MemberPath};
 use serde_json::json;
 
@@ -70,6 +71,7 @@ pub fn write(
             sha256,
         },
         members,
+        advisories: advisories_by_source(collected),
     };
     let bytes = index.to_bytes().map_err(|e| Error::new(Kind::Data, what, e))?;
     host::file::replace(&out.join(INDEX), &bytes, 0o644).during(what)?;
@@ -104,6 +106,15 @@ pub fn read_release(out: &Path) -> Result<Release> {
         prefix: format!("bundles/{}/", index.variant),
         cycle: index.cycle,
     })
+}
+
+/// What each source repairs: all that its packages repair, once.
+fn advisories_by_source(collected: &Collected) -> BTreeMap<String, Vec<Advisory>> {
+    let mut by_source: BTreeMap<String, BTreeSet<Advisory>> = BTreeMap::new();
+    for package in collected.packages.iter().filter(|p| !p.advisories.is_empty()) {
+        by_source.entry(package.source.clone()).or_default().extend(package.advisories.iter().cloned());
+    }
+    by_source.into_iter().map(|(source, found)| (source, found.into_iter().collect())).collect()
 }
 
 fn write_members(
@@ -181,7 +192,6 @@ fn write_package(
             arch: package.arch.clone(),
             source: package.source.clone(),
             origin: package.origin.clone(),
-            advisories: package.advisories.clone(),
         }),
         sources: vec![Source::Whole { offset, length, encoding: Encoding::Stored }],
     })

@@ -6,7 +6,7 @@
 //! same index. A member may be had from more than one *source*; a reader passes over kinds that it does not know, so
 //! deltas can join without breaking old nodes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::API_VERSION;
@@ -53,6 +53,10 @@ pub struct Index {
     pub bundle: BundleFile,
     /// In the order of the file.
     pub members: Vec<Member>,
+    /// Source package → what this bundle's version of it repairs, where the archive tells. By source and not by package,
+    /// because all packages of a source repair the same: otherwise this would be most of the index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub advisories: BTreeMap<String, Vec<Advisory>>,
 }
 
 /// A family of package managers.
@@ -125,9 +129,6 @@ pub struct Package {
     pub source: String,
     /// The archive it came from, such as `Debian:bookworm-security`.
     pub origin: String,
-    /// What it repairs, where the archive tells.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub advisories: Vec<Advisory>,
 }
 
 impl Package {
@@ -139,7 +140,7 @@ impl Package {
     }
 }
 
-/// A published weakness that a package repairs.
+/// A published weakness that a source package repairs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Advisory {
     /// Such as `CVE-2026-1234` or `DSA-5678-1`.
@@ -351,7 +352,6 @@ mod tests {
             arch: "amd64".into(),
             source: "openssl".into(),
             origin: "Debian:bookworm-security".into(),
-            advisories: vec![Advisory { id: "CVE-2026-0001".into(), severity: String::new() }],
         };
         Member {
             path: path.parse().unwrap(),
@@ -383,6 +383,10 @@ mod tests {
                 sha256: Sha256::of(b"bundle"),
             },
             members: vec![first, second],
+            advisories: BTreeMap::from([(
+                "openssl".into(),
+                vec![Advisory { id: "CVE-2026-0001".into(), severity: String::new() }],
+            )]),
             variant,
             version,
         }

@@ -126,7 +126,6 @@ fn bundle() -> (Index, Vec<u8>) {
             arch: "all".into(),
             source: String::new(),
             origin: String::new(),
-            advisories: vec![],
         });
         let sources = vec![Source::Whole { offset, length, encoding }];
         members.push(Member { path, kind, size: data.len() as u64, sha256, blocks, package, sources });
@@ -146,6 +145,7 @@ fn bundle() -> (Index, Vec<u8>) {
             sha256: Sha256::of(&file),
         },
         members,
+        advisories: Default::default(),
     };
     index.validate().unwrap();
     (index, file)
