@@ -10,24 +10,35 @@ use crate::error::{Error, Exit, Result};
 use crate::node::Node;
 use crate::store::Store;
 
-/// The index of an offer, from the store, verified again.
+/// The bytes of an offer's index, from the store, verified again.
 ///
 /// # Errors
-/// Deferred, if it is not there; integrity, if it is not what the offer says or cannot be read.
-pub fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
+/// Deferred, if it is not there; integrity, if it is not what the offer says.
+pub fn read_index_bytes(store: &Store, offer: &Offer) -> Result<Vec<u8>> {
     let path = store.path(&offer.bundle.index);
-    let damaged = |why: String| {
-        Error::new(Exit::Integrity, format!("{}: {why}", offer.path), "build and publish the bundle again")
-    };
     let bytes = file::read_limited(&path, MAX_INDEX)?;
     let bytes = bytes.ok_or_else(|| {
         Error::deferred(format!("the index of bundle {} is not here any more", offer.bundle.version))
     })?;
-    if Sha256::of(&bytes) != offer.bundle.index {
-        file::remove(&path)?;
-        return Err(damaged("the copy on this node was altered after it had been verified".into()));
+    if Sha256::of(&bytes) == offer.bundle.index {
+        return Ok(bytes);
     }
-    Index::parse(&bytes).map_err(|e| damaged(e.to_string()))
+    file::remove(&path)?;
+    Err(Error::new(
+        Exit::Integrity,
+        format!("{}: the index {} was altered after it had been verified", path.display(), offer.path),
+        "the next fetch replaces it. Find out who can write there",
+    ))
+}
+
+/// The index of an offer.
+///
+/// # Errors
+/// As [`read_index_bytes`]; integrity, if it cannot be read.
+pub fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
+    Index::parse(&read_index_bytes(store, offer)?).map_err(|e| {
+        Error::new(Exit::Integrity, format!("{}: {e}", offer.path), "build and publish the bundle again")
+    })
 }
 
 /// The index is of the bundle that was offered, for this node, and names the bundle file that the metadata signs.

@@ -11,7 +11,7 @@ use format::status::{InstalledStatus, State as NodeState};
 use host::file;
 
 use crate::account::Account;
-use crate::bundle::{check_index, read_index};
+use crate::bundle::{check_index, read_index, read_index_bytes};
 use crate::cli::{Options, Verb};
 use crate::decide::{self, Decision, Offer};
 use crate::error::{Error, Exit, Result};
@@ -292,8 +292,7 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
     transaction::check_baseline(node)?;
     let before = packages.inventory()?;
     file::replace(&node.private("before"), before.to_text().as_bytes(), 0o600)?;
-    let index_bytes = index.to_bytes().map_err(|e| Error::io("index", &std::io::Error::other(e)))?;
-    file::replace(&node.private("index.json"), &index_bytes, 0o600)?;
+    file::replace(&node.private("index.json"), &read_index_bytes(&store, offer)?, 0o600)?;
     let journal = Journal::begin(
         &node.private("journal.json"),
         offer.bundle.clone(),
