@@ -238,7 +238,7 @@ impl Fetcher<'_> {
         let mut reader = reader;
         let mut buffer = vec![0; CHUNK];
         for job in run {
-            let mut writer = self.open(&job)?;
+            let mut writer = self.open(&job, mirror.is_remote())?;
             while position < job.to {
                 // Up to the job's first byte: the gap between neighbours. Then up to its last.
                 let end = if position < job.from { job.from } else { job.to };
@@ -262,8 +262,9 @@ impl Fetcher<'_> {
         Ok(())
     }
 
-    /// Opens where a job's bytes go.
-    fn open<'m>(&self, job: &Job<'m>) -> Result<Writer> {
+    /// Opens where a job's bytes go. From a remote mirror they are checked block by block; where reading again costs
+    /// nothing, the digest at the end is enough.
+    fn open(&self, job: &Job<'_>, remote: bool) -> Result<Writer> {
         let (path, decoder) = match &job.kind {
             Kind::Plain => (self.store.partial(&job.digest), None),
             Kind::Deflated(..) => (self.store.encoded(&job.digest), None),
@@ -273,7 +274,8 @@ impl Fetcher<'_> {
                 let have = file.metadata().map_err(|e| Error::file(&path, &e))?.len();
                 let decoder = StoredDecoder::resume(index.entry(member), have, &mut file)
                     .map_err(|e| Error::file(&path, &e))?;
-                let blocks = BlockCheck::resume(member, have, &path).map_err(|e| Error::file(&path, &e))?;
+                let blocks = if remote { member.blocks.as_slice() } else { &[] };
+                let blocks = BlockCheck::resume(blocks, have, &path).map_err(|e| Error::file(&path, &e))?;
                 (path, Some((Decoder::Stored(decoder), blocks)))
             }
         };
@@ -427,10 +429,10 @@ struct BlockCheck {
 }
 
 impl BlockCheck {
-    /// For a member of which `have` bytes are in `path`.
-    fn resume(member: &Member, have: u64, path: &Path) -> std::io::Result<Self> {
+    /// For a member of these blocks, of which `have` bytes are in `path`. Without blocks nothing is checked here.
+    fn resume(blocks: &[Sha256], have: u64, path: &Path) -> std::io::Result<Self> {
         let mut check =
-            BlockCheck { blocks: member.blocks.clone(), seen: have / BLOCK * BLOCK, hasher: Hasher::new() };
+            BlockCheck { blocks: blocks.to_vec(), seen: have / BLOCK * BLOCK, hasher: Hasher::new() };
         if !check.blocks.is_empty() && check.seen < have {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(check.seen))?;
