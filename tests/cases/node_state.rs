@@ -1,9 +1,12 @@
 //! Nodes as they are: held packages, edited files, locks, full disks, interrupted and failing packages.
 
+use std::time::{Duration, Instant};
+
 use format::report::Outcome;
 use format::status::State;
 use lab::debs::Deb;
-use lab::sandbox::{command, run};
+use lab::sandbox::{Running, command, run};
+use lab::server::PATIENCE;
 use lab::world::{World, new_packages, old_packages};
 
 #[test]
@@ -189,6 +192,59 @@ fn a_package_manager_that_stops_before_it_changes_anything_is_4_and_not_6() {
     assert_eq!(node.status().status.state, State::Failed);
     // What was wrong is put right, and the operator says so.
     std::fs::remove_file(node.path("/etc/apt/apt.conf.d/99-stop")).expect("the hook");
+    run(&mut node.prestage(["install", "--now"])).expect(0);
+    world.assert_patched();
+}
+
+#[test]
+fn an_agent_killed_in_the_middle_of_an_install_goes_on_when_it_is_run_again() {
+    let mut new = new_packages();
+    new.retain(|deb| !format!("{deb:?}").contains("till-data"));
+    let waits = "touch /var/log/in-postinst\nwhile [ ! -e /etc/till-go-on ]; do sleep 0.05; done";
+    new.push(Deb::new("till-data", "2.0").script("postinst", waits));
+    let world = World::with(&old_packages(), &new);
+    let node = &world.node;
+    run(&mut node.prestage(["fetch"])).expect(0);
+    let mut agent = Running::start(&mut node.prestage(["install", "--now"]));
+    let deadline = Instant::now() + PATIENCE;
+    while !node.path("/var/log/in-postinst").exists() {
+        assert!(!agent.has_ended() && Instant::now() < deadline, "the install never came so far");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    agent.kill();
+    // Whatever was said before the kill, it is not that the node is patched.
+    assert_eq!(node.status().status.state, State::Installing);
+    assert!(node.status().status.installed.is_none());
+    node.write("/etc/till-go-on", "");
+    // apt and dpkg are never killed with the agent; while they still work, the agent waits its turn.
+    let ended = loop {
+        let ended = run(&mut node.prestage(["install", "--now"]));
+        if ended.code != Some(1) || Instant::now() > deadline {
+            break ended;
+        }
+    };
+    ended.expect(0);
+    world.assert_patched();
+    assert_eq!(node.status().status.state, State::UpToDate);
+}
+
+#[test]
+fn an_install_is_refused_where_no_network_namespace_can_be_made() {
+    let world = World::new();
+    let node = &world.node;
+    run(&mut node.prestage(["fetch"])).expect(0);
+    // Said and not asked of dpkg, which could not be run in the node's root either.
+    let variant = format!("id = \"test-node\"\nvariant = \"{}\"", node.variant());
+    let config = node.read("/etc/prestage/agent.toml").replace("id = \"test-node\"", &variant);
+    node.write("/etc/prestage/agent.toml", config);
+    let before = node.image();
+    let install = node.prestage(["install", "--now"]);
+    // As in a container without CAP_SYS_ADMIN.
+    let mut unprivileged = command("setpriv");
+    unprivileged.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"]);
+    unprivileged.arg(install.get_program()).args(install.get_args());
+    run(&mut unprivileged).expect(1).says(&["namespace"]);
+    node.assert_is(&before);
     run(&mut node.prestage(["install", "--now"])).expect(0);
     world.assert_patched();
 }
