@@ -2,6 +2,7 @@
 
 use format::digest::Sha256;
 use format::index::{Index, MAX_INDEX};
+use format::metadata::Blob;
 use format::trust::{SearchStep, TrustedMetadataSet};
 use host::file;
 
@@ -57,7 +58,7 @@ pub fn check_index(node: &Node, set: &TrustedMetadataSet, offer: &Offer, index: 
     }
     match set.search(index.bundle.path.as_str()).step(set) {
         SearchStep::Found(file)
-            if (file.sha256, file.length) == (index.bundle.sha256, index.bundle.length) =>
+            if file.blob() == Some(Blob { length: index.bundle.length, sha256: index.bundle.sha256 }) =>
         {
             Ok(())
         }

@@ -55,7 +55,7 @@ pub fn offers(set: &TrustedMetadataSet, variant: &Variant) -> Vec<Offer> {
 }
 
 fn search_finds(search: &mut Search, set: &TrustedMetadataSet, digest: Sha256) -> bool {
-    matches!(search.step(set), SearchStep::Found(file) if file.sha256 == digest)
+    matches!(search.step(set), SearchStep::Found(file) if file.hashes.sha256 == Some(digest))
 }
 
 fn offers_of<'s>(
@@ -72,8 +72,9 @@ fn offers_of<'s>(
             .strip_suffix("/index.json")?;
         let version: BundleVersion = version.parse().ok()?;
         let custom = custom_of(&file.custom)?;
-        let bundle = BundleRef { version, cycle: custom.cycle, serial: custom.serial, index: file.sha256 };
-        Some(Offer { bundle, path: path.parse().ok()?, length: file.length })
+        let index = file.blob()?;
+        let bundle = BundleRef { version, cycle: custom.cycle, serial: custom.serial, index: index.sha256 };
+        Some(Offer { bundle, path: path.parse().ok()?, length: index.length })
     })
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use format::container::{Decoder, write_end};
 use format::digest::Sha256;
 use format::index::{Index, Member};
-use format::metadata::{RoleKeys, TargetFile};
+use format::metadata::{Blob, RoleKeys, TargetFile};
 use format::name::TargetPath;
 use format::time::UnixTime;
 
@@ -220,20 +220,23 @@ fn check_targets(
     let bar = progress.items("checking", targets.len() as u64);
     for (path, file) in &targets {
         bar.add(1);
+        let refused = |why: String| Problem::Refused { file: format!("{BUNDLES}.json"), why };
         let target: TargetPath = match path.parse() {
             Ok(target) => target,
             Err(error) => {
-                report
-                    .problems
-                    .push(Problem::Refused { file: format!("{BUNDLES}.json"), why: format!("{error}") });
+                report.problems.push(refused(format!("{error}")));
                 continue;
             }
+        };
+        let Some(file) = file.blob() else {
+            report.problems.push(refused(format!("{path} has no sha256")));
+            continue;
         };
         let name = target.with_digest(&file.sha256.to_string());
         known.insert(name.clone());
         // A bundle's content is checked by its members below, and once as a whole.
         if let Some(problem) =
-            check_target(&repository.targets().join(&name), &name, file, full || name.ends_with(".json"))
+            check_target(&repository.targets().join(&name), &name, &file, full || name.ends_with(".json"))
         {
             report.problems.push(problem);
         }
@@ -245,7 +248,7 @@ fn check_targets(
     known
 }
 
-fn check_target(path: &Path, name: &str, file: &TargetFile, hash: bool) -> Option<Problem> {
+fn check_target(path: &Path, name: &str, file: &Blob, hash: bool) -> Option<Problem> {
     let damaged = |why: String| Some(Problem::TargetDamaged { path: name.to_owned(), why });
     let mut content = match File::open(path) {
         Ok(content) => content,

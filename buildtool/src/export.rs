@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use format::digest::Sha256;
 use format::index::{self, Index, IndexCustom};
-use format::metadata::TargetFile;
+use format::metadata::{Blob, TargetFile};
 use format::name::{BundleVersion, TargetPath, Variant};
 
 use crate::error::{AtPath, During, Error, Kind, Result};
@@ -26,9 +26,9 @@ pub struct Published {
     /// Serial and cycle.
     pub custom: IndexCustom,
     /// Its index.
-    pub index: (TargetPath, TargetFile),
+    pub index: (TargetPath, Blob),
     /// Its file.
-    pub bundle: (TargetPath, TargetFile),
+    pub bundle: (TargetPath, Blob),
 }
 
 impl Published {
@@ -37,12 +37,12 @@ impl Published {
         let mut parts = path.strip_prefix("bundles/")?.strip_suffix("/index.json")?.split('/');
         let (variant, version) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let bundle: TargetPath = index::bundle_path(&variant, &version).ok()?;
-        let of_bundle = view.bundles()?.targets.get(bundle.as_str())?.clone();
+        let of_bundle = view.bundles()?.targets.get(bundle.as_str())?.blob()?;
         Some(Published {
             variant,
             version,
             custom: serde_json::from_slice(&file.custom.canonical()).ok()?,
-            index: (path.parse().ok()?, file.clone()),
+            index: (path.parse().ok()?, file.blob()?),
             bundle: (bundle, of_bundle),
         })
     }
@@ -58,7 +58,7 @@ pub fn bundles(view: &View) -> Vec<Published> {
 }
 
 /// Where the content of a target is, below the targets folder.
-pub fn published_name((path, file): &(TargetPath, TargetFile)) -> String {
+pub fn published_name((path, file): &(TargetPath, Blob)) -> String {
     path.with_digest(&file.sha256.to_string())
 }
 

@@ -321,6 +321,9 @@ fn target_steps(repository: &Repository, after: &View, outs: &[PathBuf]) -> Resu
     for (path, file) in targets {
         let path: TargetPath =
             path.parse().map_err(|e| Error::new(Kind::Data, "nothing was published", e))?;
+        let file = file.blob().ok_or_else(|| {
+            Error::new(Kind::Data, "nothing was published", format!("{path} is listed without a sha256"))
+        })?;
         let to = path.with_digest(&file.sha256.to_string());
         let there = fs::metadata(repository.targets().join(&to)).is_ok_and(|m| m.len() == file.length);
         if there {

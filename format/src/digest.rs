@@ -109,6 +109,11 @@ impl Default for Hasher {
     }
 }
 
+/// The SHA-512 of `bytes`: for TUF metadata that names files by it. What we write names them by SHA-256.
+pub fn sha512(bytes: &[u8]) -> [u8; 64] {
+    sha2::Sha512::digest(bytes).into()
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

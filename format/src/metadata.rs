@@ -5,9 +5,9 @@
 //! Field names and rules: TUF specification 1.0.34, section 4.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::digest::{Sha256, unhex};
+use crate::digest::{Sha256, hex, sha512, unhex};
 use crate::json::{Json, JsonError};
 use crate::key::{KeyId, PublicKey, read_key};
 use crate::time::UnixTime;
@@ -117,6 +117,47 @@ impl Root {
     }
 }
 
+/// The digests of one file as its referrer lists them: those of the kinds that this program knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashes {
+    /// SHA-256.
+    pub sha256: Option<Sha256>,
+    /// SHA-512: what others write beside it or instead. Boxed, because ours never have one.
+    pub sha512: Option<Box<[u8; 64]>>,
+}
+
+impl Hashes {
+    /// Whether `bytes` have every digest that is listed and known.
+    ///
+    /// # Errors
+    /// Which one differs; or that none is known, so that nothing would have been checked.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
+        if self.sha256.is_none() && self.sha512.is_none() {
+            return Err("none of its digests is of a kind that this program knows (sha256, sha512)".into());
+        }
+        if let Some(expected) = self.sha256 {
+            let found = Sha256::of(bytes);
+            if found != expected {
+                return Err(format!("its sha256 is {found}, not {expected}"));
+            }
+        }
+        if let Some(expected) = &self.sha512 {
+            let found = sha512(bytes);
+            if found != **expected {
+                return Err(format!("its sha512 is {}, not {}", hex(&found), hex(&**expected)));
+            }
+        }
+        Ok(())
+    }
+
+    /// One of the digests in hexadecimal, as it stands before the name of a target file in a repository with consistent
+    /// snapshots: such a repository has a copy for each that it lists (specification section 6.2).
+    pub fn prefix(&self) -> Option<String> {
+        let sha256 = self.sha256.map(|digest| digest.to_string());
+        sha256.or_else(|| self.sha512.as_ref().map(|digest| hex(&**digest)))
+    }
+}
+
 /// One metadata file as its referrer describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaFile {
@@ -124,8 +165,8 @@ pub struct MetaFile {
     pub version: u64,
     /// Its exact length in bytes, where the referrer says it.
     pub length: Option<u64>,
-    /// Its digest, where the referrer says it.
-    pub sha256: Option<Sha256>,
+    /// Its digests, where the referrer lists any.
+    pub hashes: Option<Hashes>,
 }
 
 /// What is current.
@@ -164,10 +205,37 @@ pub struct Targets {
 pub struct TargetFile {
     /// Exact length in bytes.
     pub length: u64,
-    /// SHA-256; a target without one is refused.
-    pub sha256: Sha256,
+    /// Its digests. A target without one that is known can be listed, but never had.
+    pub hashes: Hashes,
     /// Whatever the publisher added.
     pub custom: Json<'static>,
+}
+
+/// A file by length and SHA-256, which is how our own programs name content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Exact length in bytes.
+    pub length: u64,
+    /// The digest of its content.
+    pub sha256: Sha256,
+}
+
+impl TargetFile {
+    /// The file by length and SHA-256; `None` if no SHA-256 of it is listed, which is never so in our repositories.
+    pub fn blob(&self) -> Option<Blob> {
+        self.hashes.sha256.map(|sha256| Blob { length: self.length, sha256 })
+    }
+
+    /// Whether `bytes` are this file (specification section 5.7.2).
+    ///
+    /// # Errors
+    /// Whether length or digest differ, and how.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
+        if bytes.len() as u64 != self.length {
+            return Err(format!("it is {} bytes long, not {}", bytes.len(), self.length));
+        }
+        self.hashes.check(bytes)
+    }
 }
 
 /// One delegated role.
@@ -337,18 +405,16 @@ pub fn read_targets(signed: &Json<'_>) -> Result<Targets, JsonError> {
         Some(delegations) => {
             let keys = read_keys(field(delegations, "keys")?)?;
             let roles = array(field(delegations, "roles")?, "roles")?;
-            roles.iter().map(|role| read_delegation(role, &keys)).collect::<Result<_, JsonError>>()?
+            read_delegations(roles, &keys)?
         }
     };
     Ok(Targets { header, targets, delegations })
 }
 
 fn read_target_file(file: &Json<'_>) -> Result<TargetFile, JsonError> {
-    let sha256 = read_sha256(file)?
-        .ok_or_else(|| JsonError("it has no sha256, the only digest that this program knows".into()))?;
     Ok(TargetFile {
         length: unsigned(field(file, "length")?, "length")?,
-        sha256,
+        hashes: read_hashes(field(file, "hashes")?)?,
         custom: file.member("custom").map_or(Json::Null, |custom| custom.clone().into_owned()),
     })
 }
@@ -357,16 +423,19 @@ fn read_meta_file(file: &Json<'_>) -> Result<MetaFile, JsonError> {
     Ok(MetaFile {
         version: positive(field(file, "version")?, "version")?,
         length: file.member("length").map(|length| unsigned(length, "length")).transpose()?,
-        sha256: read_sha256(file)?,
+        hashes: file.member("hashes").map(read_hashes).transpose()?,
     })
 }
 
-/// The sha256 among `hashes`, if there is one; other algorithms are left alone.
-fn read_sha256(file: &Json<'_>) -> Result<Option<Sha256>, JsonError> {
-    match file.member("hashes").and_then(|hashes| hashes.member("sha256")) {
-        None => Ok(None),
-        Some(value) => text(value, "sha256")?.parse().map(Some).map_err(JsonError),
-    }
+/// Reads a table of digests; other algorithms are left alone.
+fn read_hashes(hashes: &Json<'_>) -> Result<Hashes, JsonError> {
+    object(hashes, "hashes")?;
+    let sha256 = hashes.member("sha256").map(|value| text(value, "sha256")?.parse().map_err(JsonError));
+    let sha512 = hashes.member("sha512").map(|value| {
+        let bytes = unhex(text(value, "sha512")?).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Box::new).ok_or_else(|| wrong("sha512", "128 lower-case hexadecimal digits"))
+    });
+    Ok(Hashes { sha256: sha256.transpose()?, sha512: sha512.transpose()? })
 }
 
 type Keys = BTreeMap<KeyId, PublicKey>;
@@ -397,6 +466,26 @@ fn read_role_keys(role: &Json<'_>, keys: &Keys) -> Result<RoleKeys, JsonError> {
         }
     }
     Ok(RoleKeys { keys: found, threshold: positive(field(role, "threshold")?, "threshold")? })
+}
+
+/// Reads delegations in their order.
+///
+/// Off-spec, and stricter: a name may stand there once, so that it is clear which keys count, and a delegated role is
+/// never called as a top-level role is, because both would be the same file.
+fn read_delegations(roles: &[Json<'_>], keys: &Keys) -> Result<Vec<Delegation>, JsonError> {
+    let mut out: Vec<Delegation> = Vec::with_capacity(roles.len());
+    let mut names = BTreeSet::from(["root", "timestamp", "snapshot", "targets"].map(str::to_owned));
+    for role in roles {
+        let delegation = read_delegation(role, keys)?;
+        if !names.insert(delegation.role.clone()) {
+            return Err(JsonError(format!(
+                "it delegates to {:?} twice, or that is a top-level role",
+                delegation.role
+            )));
+        }
+        out.push(delegation);
+    }
+    Ok(out)
 }
 
 fn read_delegation(role: &Json<'_>, keys: &Keys) -> Result<Delegation, JsonError> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::digest::Sha256;
+use crate::key::PublicKey;
 use crate::metadata::{
     Delegation, Envelope, Header, MetaFile, RoleKeys, RoleKind, Root, Snapshot, TargetFile, Targets,
     Timestamp, read_root, read_snapshot, read_targets, read_timestamp,
@@ -388,6 +389,8 @@ impl TrustedMetadataSet {
         announced(role, &new.header, meta)?;
         // 5.6.5
         self.unexpired(role, &new.header)?;
+        // Whom this role delegates to was verified by what stood here before, which may have said something else.
+        self.targets.retain(|_, (verified_by, _)| verified_by != role);
         self.targets.insert(role.to_owned(), (delegator.to_owned(), new));
         Ok(())
     }
@@ -404,6 +407,17 @@ impl TrustedMetadataSet {
         } else {
             format!("targets/{path}")
         }
+    }
+
+    /// As [`TrustedMetadataSet::target_file`], for a path of any shape, as repositories of others have them. `None` if
+    /// no digest of it is known. What comes of it is neither a safe file name nor ready for a URL.
+    pub fn any_target_file(&self, path: &str, file: &TargetFile) -> Option<String> {
+        let prefix = file.hashes.prefix()?;
+        Some(match path.rsplit_once('/') {
+            _ if !self.root.consistent_snapshot => format!("targets/{path}"),
+            Some((folder, name)) => format!("targets/{folder}/{prefix}.{name}"),
+            None => format!("targets/{prefix}.{path}"),
+        })
     }
 
     /// Begins the search for one target (step 5.6.7).
@@ -435,8 +449,9 @@ impl TrustedMetadataSet {
         } else {
             format!("{name}.json")
         };
-        // A length that the referrer names replaces the default; it is signed.
-        Wanted { file, limit: meta.length.unwrap_or(limit) }
+        // Off-spec, and stricter: a length that the referrer names lowers the limit, but never raises it, so that no key
+        // can make a node read without end.
+        Wanted { file, limit: meta.length.unwrap_or(limit).min(limit) }
     }
 
     fn read_top<'a, T>(
@@ -497,6 +512,10 @@ impl Search {
                 self.open.pop();
                 continue;
             }
+            // 5.6.7.1: nor more roles than that.
+            if self.visited.len() > MAX_DELEGATIONS {
+                return SearchStep::NotFound;
+            }
             // A role counts only as verified by the delegator through which it is reached now.
             let targets = match set.targets.get(role) {
                 Some((verified_by, targets)) if verified_by == delegator => targets,
@@ -504,9 +523,6 @@ impl Search {
                     return SearchStep::Load { role: role.clone(), delegator: delegator.clone() };
                 }
             };
-            if self.visited.len() > MAX_DELEGATIONS {
-                return SearchStep::NotFound;
-            }
             let role = role.clone();
             self.open.pop();
             self.visited.insert(role.clone());
@@ -542,20 +558,23 @@ fn parse_root(bytes: &[u8]) -> Result<(Root, Envelope<'_>), TrustError> {
 }
 
 /// Counts the role's keys that signed validly. Signatures by other keys, of unknown kinds or wrong ones do not
-/// count and do no harm; one key counts once.
+/// count and do no harm; one key counts once, though it may stand there under several ids (an id covers fields that
+/// make no other key of it).
 fn verify(role: &str, keys: &RoleKeys, envelope: &Envelope<'_>) -> Result<(), TrustError> {
     let message = envelope.signed.canonical();
-    let valid = keys
-        .keys
-        .iter()
-        .filter(|(id, key)| {
-            envelope.signatures.iter().any(|(by, sig)| by == id && key.verifies(&message, sig))
-        })
-        .count();
-    if valid as u64 >= keys.threshold {
+    let mut valid: Vec<&PublicKey> = Vec::new();
+    for (id, key) in &keys.keys {
+        let signed = || {
+            envelope.signatures.iter().any(|(by, signature)| by == id && key.verifies(&message, signature))
+        };
+        if !valid.contains(&key) && signed() {
+            valid.push(key);
+        }
+    }
+    if valid.len() as u64 >= keys.threshold {
         Ok(())
     } else {
-        Err(TrustError::Signatures { role: role.into(), valid, threshold: keys.threshold })
+        Err(TrustError::Signatures { role: role.into(), valid: valid.len(), threshold: keys.threshold })
     }
 }
 
@@ -576,11 +595,6 @@ fn content(role: &str, meta: &MetaFile, bytes: &[u8]) -> Result<(), TrustError> 
         let why = format!("it is {} bytes long, not {length}", bytes.len());
         return Err(TrustError::Content { role: role.into(), why });
     }
-    match meta.sha256 {
-        Some(expected) if expected != Sha256::of(bytes) => {
-            let why = format!("its sha256 is {}, not {expected}", Sha256::of(bytes));
-            Err(TrustError::Content { role: role.into(), why })
-        }
-        _ => Ok(()),
-    }
+    let checked = meta.hashes.as_ref().map_or(Ok(()), |hashes| hashes.check(bytes));
+    checked.map_err(|why| TrustError::Content { role: role.into(), why })
 }

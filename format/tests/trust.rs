@@ -373,3 +373,260 @@ fn another_type_and_another_specification_are_refused() {
         assert!(matches!(repository.refresh(), Err(TrustError::Malformed { .. })), "{field}");
     }
 }
+
+/// A search that loads each role from `files`, by name.
+fn search_with<'s>(
+    set: &'s mut TrustedMetadataSet,
+    target: &str,
+    files: &BTreeMap<&str, Vec<u8>>,
+) -> Result<(Option<&'s format::metadata::TargetFile>, Vec<String>), TrustError> {
+    let mut search = set.search(target);
+    while let SearchStep::Load { role, delegator } = search.step(set) {
+        set.update_targets(&role, &delegator, &files[role.as_str()])?;
+    }
+    let visited = search.visited().to_vec();
+    let found = match set.search(target).step(set) {
+        SearchStep::Found(file) => Some(file),
+        _ => None,
+    };
+    Ok((found, visited))
+}
+
+fn targets_role(targets: Value, delegations: Value) -> Value {
+    json!({
+        "_type": "targets", "spec_version": "1.0.34", "version": 1, "expires": in_days(30),
+        "targets": targets, "delegations": delegations,
+    })
+}
+
+fn delegation(name: &str, key: u8, rest: Value) -> Value {
+    let mut role = json!({"name": name, "keyids": [key_id(key)], "threshold": 1, "terminating": false});
+    role.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    role
+}
+
+/// A repository whose top-level targets role, and those below it, are the given ones: name, content, key.
+fn delegating(roles: &[(&'static str, Value, u8)]) -> (TrustedMetadataSet, BTreeMap<&'static str, Vec<u8>>) {
+    let mut repository = Repository::new();
+    for (name, ..) in roles {
+        repository.snapshot["meta"][format!("{name}.json")] = json!({"version": 1});
+    }
+    let mut set = TrustedMetadataSet::new(&repository.file("root"), NOW).unwrap();
+    set.finish_root().unwrap();
+    set.update_timestamp(&repository.file("timestamp")).unwrap();
+    set.update_snapshot(&repository.file("snapshot")).unwrap();
+    let files = roles.iter().map(|(name, content, key)| (*name, signed(content, &[*key])));
+    (set, files.collect())
+}
+
+#[test]
+fn delegations_are_followed_depth_first_and_a_terminating_one_ends_everything() {
+    let to = |names: &[(&str, bool)]| {
+        let roles = names.iter().map(|(n, t)| delegation(n, 7, json!({"paths": ["*"], "terminating": t})));
+        json!({"keys": keys(&[7]), "roles": roles.collect::<Vec<_>>()})
+    };
+    let none = || targets_role(json!({}), to(&[]));
+    let (mut set, files) = delegating(&[
+        ("targets", targets_role(json!({}), to(&[("a", false), ("b", false)])), 6),
+        ("a", targets_role(json!({}), to(&[("c", false), ("d", false)])), 7),
+        ("b", none(), 7),
+        ("c", none(), 7),
+        ("d", none(), 7),
+    ]);
+    let (found, visited) = search_with(&mut set, "x", &files).unwrap();
+    assert!(found.is_none());
+    assert_eq!(visited, ["targets", "a", "c", "d", "b"]);
+    let (mut set, files) = delegating(&[
+        ("targets", targets_role(json!({}), to(&[("a", false), ("b", false)])), 6),
+        ("a", targets_role(json!({}), to(&[("c", true), ("d", false)])), 7),
+        ("c", none(), 7),
+    ]);
+    assert_eq!(search_with(&mut set, "x", &files).unwrap().1, ["targets", "a", "c"]);
+}
+
+#[test]
+fn a_role_reached_by_another_delegator_is_verified_by_that_one() {
+    let file = json!({"length": 3, "hashes": {"sha256": Sha256::of(b"abc").to_string()}});
+    let to_c = |key: u8, pattern: &str| json!({"keys": keys(&[key]), "roles": [delegation("c", key, json!({"paths": [pattern]}))]});
+    let (mut set, mut files) = delegating(&[
+        (
+            "targets",
+            targets_role(
+                json!({}),
+                json!({"keys": keys(&[7]), "roles": [delegation("a", 7, json!({"paths": ["*"]})), delegation("b", 7, json!({"paths": ["*"]}))]}),
+            ),
+            6,
+        ),
+        ("a", targets_role(json!({}), to_c(8, "*.py")), 7),
+        ("b", targets_role(json!({}), to_c(9, "*")), 7),
+        ("c", targets_role(json!({"x.py": file, "x.md": file}), json!({"keys": {}, "roles": []})), 8),
+    ]);
+    assert!(search_with(&mut set, "x.py", &files).unwrap().0.is_some());
+    // Through b another key counts, whatever has been loaded through a.
+    assert!(matches!(search_with(&mut set, "x.md", &files), Err(TrustError::Signatures { .. })));
+    let c = targets_role(json!({"x.md": file}), json!({"keys": {}, "roles": []}));
+    files.insert("c", signed(&c, &[9]));
+    assert!(search_with(&mut set, "x.md", &files).unwrap().0.is_some());
+}
+
+#[test]
+fn no_more_roles_are_loaded_than_the_limit() {
+    // A chain without end: role n delegates to n+1.
+    let mut repository = Repository::new();
+    for n in 0..100 {
+        repository.snapshot["meta"][format!("r{n}.json")] = json!({"version": 1});
+    }
+    let mut set = TrustedMetadataSet::new(&repository.file("root"), NOW).unwrap();
+    set.finish_root().unwrap();
+    set.update_timestamp(&repository.file("timestamp")).unwrap();
+    set.update_snapshot(&repository.file("snapshot")).unwrap();
+    let next = |n: usize| {
+        let role = delegation(&format!("r{n}"), 7, json!({"paths": ["*"]}));
+        targets_role(json!({}), json!({"keys": keys(&[7]), "roles": [role]}))
+    };
+    let mut search = set.search("x");
+    let mut loaded = 0;
+    while let SearchStep::Load { role, delegator } = search.step(&set) {
+        let (content, key) = match role.strip_prefix('r') {
+            Some(n) => (next(n.parse::<usize>().unwrap() + 1), 7),
+            None => (next(0), 6),
+        };
+        set.update_targets(&role, &delegator, &signed(&content, &[key])).unwrap();
+        loaded += 1;
+    }
+    assert_eq!(loaded, 1 + format::trust::MAX_DELEGATIONS);
+}
+
+#[test]
+fn hash_prefixes_delegate_by_the_digest_of_the_path() {
+    let file = json!({"length": 3, "hashes": {"sha256": Sha256::of(b"abc").to_string()}});
+    let digest = Sha256::of(b"some/path").to_string();
+    let world = |prefix: &str| {
+        let role = delegation("bin", 7, json!({"path_hash_prefixes": [prefix]}));
+        delegating(&[
+            ("targets", targets_role(json!({}), json!({"keys": keys(&[7]), "roles": [role]})), 6),
+            ("bin", targets_role(json!({"some/path": file}), json!({"keys": {}, "roles": []})), 7),
+        ])
+    };
+    let (mut set, files) = world(&digest[..4]);
+    assert!(search_with(&mut set, "some/path", &files).unwrap().0.is_some());
+    let (mut set, files) = world("0123456789");
+    assert!(search_with(&mut set, "some/path", &files).unwrap().0.is_none());
+}
+
+#[test]
+fn a_delegation_that_is_ambiguous_makes_the_role_malformed() {
+    let both = json!({"paths": ["*"], "path_hash_prefixes": ["00"]});
+    for (why, roles) in [
+        (
+            "twice",
+            vec![delegation("a", 7, json!({"paths": ["x"]})), delegation("a", 7, json!({"paths": ["*"]}))],
+        ),
+        ("a top-level role's name", vec![delegation("root", 7, json!({"paths": ["*"]}))]),
+        ("both kinds of paths", vec![delegation("a", 7, both)]),
+        ("no paths", vec![delegation("a", 7, json!({}))]),
+    ] {
+        let content = targets_role(json!({}), json!({"keys": keys(&[7]), "roles": roles}));
+        let (mut set, files) = delegating(&[("targets", content, 6)]);
+        assert!(matches!(search_with(&mut set, "x", &files), Err(TrustError::Malformed { .. })), "{why}");
+    }
+}
+
+#[test]
+fn every_known_digest_must_match_and_one_must_be_known() {
+    let sha256 = |bytes: &[u8]| Sha256::of(bytes).to_string();
+    let sha512 = |bytes: &[u8]| hex(&format::digest::sha512(bytes));
+    for (hashes, good) in [
+        (json!({"sha256": sha256(b"abc")}), true),
+        (json!({"sha512": sha512(b"abc")}), true),
+        (json!({"sha256": sha256(b"abc"), "sha512": sha512(b"abc"), "blake3": 7}), true),
+        (json!({"sha256": sha256(b"abc"), "sha512": sha512(b"other")}), false),
+        (json!({"sha256": sha256(b"other"), "sha512": sha512(b"abc")}), false),
+        (json!({"blake3": "00"}), false),
+    ] {
+        let none = json!({"keys": {}, "roles": []});
+        let content = targets_role(json!({"d/x": {"length": 3, "hashes": hashes}}), none);
+        let (mut set, files) = delegating(&[("targets", content, 6)]);
+        let file = search_with(&mut set, "d/x", &files).unwrap().0.unwrap().clone();
+        assert_eq!(file.check(b"abc").is_ok(), good, "{hashes}");
+        assert!(file.check(b"abcd").is_err());
+        let prefix = hashes["sha256"].as_str().or(hashes["sha512"].as_str());
+        assert_eq!(set.any_target_file("d/x", &file), prefix.map(|p| format!("targets/d/{p}.x")));
+        // The same of a metadata file.
+        let mut repository = Repository::new();
+        let snapshot = repository.file("snapshot");
+        repository.timestamp["meta"]["snapshot.json"]["hashes"] = json!({"sha512": sha512(&snapshot)});
+        assert!(repository.refresh().is_ok());
+        repository.timestamp["meta"]["snapshot.json"]["hashes"]["sha256"] = sha256(b"other").into();
+        assert!(matches!(repository.refresh(), Err(TrustError::Content { .. })));
+        repository.timestamp["meta"]["snapshot.json"]["hashes"] = json!({"blake3": "00"});
+        assert!(matches!(repository.refresh(), Err(TrustError::Content { .. })));
+    }
+}
+
+#[test]
+fn one_key_under_two_ids_counts_once() {
+    // A field that means nothing makes another id of the same key.
+    let mut twin = PublicKey::ed25519_object(&public(1));
+    twin["note"] = "again".into();
+    let twin_id = Sha256::of(&canonical(&twin).unwrap()).to_string();
+    let mut repository = Repository::new();
+    repository.root["keys"][&twin_id] = twin;
+    repository.root["roles"]["root"] = json!({"keyids": [key_id(1), twin_id], "threshold": 2});
+    let message = canonical(&repository.root).unwrap();
+    let signature = hex(key(1).sk.sign(&message, None).as_ref());
+    let file = json!({
+        "signed": repository.root,
+        "signatures": [{"keyid": key_id(1), "sig": signature}, {"keyid": twin_id, "sig": signature}],
+    });
+    let refused = TrustedMetadataSet::new(&serde_json::to_vec(&file).unwrap(), NOW).map(|_| ());
+    assert!(matches!(refused, Err(TrustError::Signatures { valid: 1, threshold: 2, .. })), "{refused:?}");
+}
+
+#[test]
+fn keyid_hash_algorithms_of_any_shape_mean_nothing_but_count_in_the_id() {
+    for shape in [json!(["sha256", "sha512"]), json!("sha256"), json!({"a": [1]}), Value::Null] {
+        let mut object = PublicKey::ed25519_object(&public(4));
+        object["keyid_hash_algorithms"] = shape;
+        let id = Sha256::of(&canonical(&object).unwrap()).to_string();
+        let mut repository = Repository::new();
+        repository.root["keys"][&id] = object;
+        repository.root["roles"]["timestamp"] = json!({"keyids": [id], "threshold": 1});
+        let message = canonical(&repository.timestamp).unwrap();
+        let signature = hex(key(4).sk.sign(&message, None).as_ref());
+        let file = json!({"signed": repository.timestamp, "signatures": [{"keyid": id, "sig": signature}]});
+        let mut set = TrustedMetadataSet::new(&repository.file("root"), NOW).unwrap();
+        set.finish_root().unwrap();
+        assert!(set.update_timestamp(&serde_json::to_vec(&file).unwrap()).is_ok());
+    }
+}
+
+#[test]
+fn without_consistent_snapshots_names_carry_neither_version_nor_digest() {
+    let mut repository = Repository::new();
+    repository.root["consistent_snapshot"] = false.into();
+    let set = repository.refresh().unwrap();
+    assert_eq!(set.wanted_snapshot().unwrap().file, "snapshot.json");
+    assert_eq!(set.wanted_targets("targets").unwrap().file, "targets.json");
+    assert_eq!(set.wanted_root().file, "2.root.json");
+    let SearchStep::Found(file) = set.search("bundles/v/1/index.json").step(&set) else { panic!() };
+    assert_eq!(
+        set.any_target_file("bundles/v/1/index.json", file).unwrap(),
+        "targets/bundles/v/1/index.json"
+    );
+    repository.root.as_object_mut().unwrap().remove("consistent_snapshot");
+    assert_eq!(repository.refresh().unwrap().wanted_snapshot().unwrap().file, "snapshot.json");
+}
+
+#[test]
+fn a_signed_length_lowers_the_limit_and_never_raises_it() {
+    let mut repository = Repository::new();
+    repository.snapshot["meta"]["targets.json"]["length"] = u64::MAX.into();
+    repository.snapshot["meta"]["bundles.json"]["length"] = 7.into();
+    let mut set = TrustedMetadataSet::new(&repository.file("root"), NOW).unwrap();
+    set.finish_root().unwrap();
+    set.update_timestamp(&repository.file("timestamp")).unwrap();
+    set.update_snapshot(&repository.file("snapshot")).unwrap();
+    assert_eq!(set.wanted_targets("targets").unwrap().limit, format::trust::MAX_TARGETS);
+    assert_eq!(set.wanted_targets("bundles").unwrap().limit, 7);
+}

@@ -132,6 +132,7 @@ impl World {
         let view = repository::load(&self.repository(), 1, NOW).map_err(|e| e.to_string())?;
         for (path, file) in &view.bundles().unwrap().targets {
             let path: TargetPath = path.parse().unwrap();
+            let file = file.blob().unwrap();
             let content =
                 fs::read(self.repository().targets().join(path.with_digest(&file.sha256.to_string())));
             if Sha256::of(&content.map_err(|e| format!("{path}: {e}"))?) != file.sha256 {

@@ -180,7 +180,8 @@ pub fn node(repo: &Path, root: u64) -> Result<TrustedMetadataSet, String> {
     }
     for (path, file) in &set.targets("bundles").unwrap().targets {
         let target: format::name::TargetPath = path.parse().unwrap();
-        let bytes = fs::read(repo.join("targets").join(target.with_digest(&file.sha256.to_string())));
+        let bytes =
+            fs::read(repo.join("targets").join(target.with_digest(&file.blob().unwrap().sha256.to_string())));
         if bytes.map_err(|e| format!("{path}: {e}"))?.len() as u64 != file.length {
             return Err(format!("{path}: wrong length"));
         }
