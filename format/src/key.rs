@@ -25,6 +25,11 @@ impl fmt::Display for KeyId {
 pub enum PublicKey {
     /// Ed25519 (RFC 8032), keytype and scheme `ed25519`.
     Ed25519([u8; 32]),
+    /// ECDSA over NIST P-256 with SHA-256 (FIPS 186-5), keytype `ecdsa` or `ecdsa-sha2-nistp256`, scheme
+    /// `ecdsa-sha2-nistp256`. Only with the feature `ecdsa`, which no shipped program enables: our repositories are
+    /// Ed25519, and this is for judging the client against the repositories of others.
+    #[cfg(feature = "ecdsa")]
+    EcdsaP256(Box<p256::ecdsa::VerifyingKey>),
     /// Another type or scheme, or a value that does not fit its type.
     Unsupported,
 }
@@ -36,6 +41,12 @@ impl PublicKey {
             PublicKey::Ed25519(public) => {
                 let public = ed25519_compact::PublicKey::new(*public);
                 ed25519_compact::Signature::from_slice(signature)
+                    .is_ok_and(|s| public.verify(message, &s).is_ok())
+            }
+            #[cfg(feature = "ecdsa")]
+            PublicKey::EcdsaP256(public) => {
+                use p256::ecdsa::signature::Verifier as _;
+                p256::ecdsa::DerSignature::from_bytes(signature)
                     .is_ok_and(|s| public.verify(message, &s).is_ok())
             }
             PublicKey::Unsupported => false,
@@ -69,6 +80,13 @@ pub fn read_key(object: &Json<'_>) -> Result<(KeyId, PublicKey), JsonError> {
         ("ed25519", "ed25519") => {
             unhex(&public).and_then(|b| b.try_into().ok()).map_or(PublicKey::Unsupported, PublicKey::Ed25519)
         }
+        #[cfg(feature = "ecdsa")]
+        ("ecdsa" | "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256") => {
+            use p256::pkcs8::DecodePublicKey as _;
+            // PEM of a SubjectPublicKeyInfo (RFC 5280 section 4.1).
+            p256::ecdsa::VerifyingKey::from_public_key_pem(&public)
+                .map_or(PublicKey::Unsupported, |key| PublicKey::EcdsaP256(Box::new(key)))
+        }
         _ => PublicKey::Unsupported,
     };
     Ok((key_id(object), key))
@@ -97,5 +115,25 @@ mod tests {
         assert!(!key.verifies(b"x", &signature));
         assert!(!key.verifies(b"", &signature[..63]));
         assert!(!PublicKey::Unsupported.verifies(b"", &signature));
+    }
+
+    #[cfg(feature = "ecdsa")]
+    #[test]
+    fn rfc_6979_a_2_5() {
+        let pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEYP7UuiVanTHJYet0xjVtaMBJuJI7\nYfps5mliLmDyn7Z5A/4QCLi8maQa6elWKLxk8vGyDC1+n1F3o8KU1EYimQ==\n-----END PUBLIC KEY-----\n";
+        let object = |keytype: &str, pem: &str| {
+            let object = serde_json::json!({"keytype": keytype, "scheme": "ecdsa-sha2-nistp256", "keyval": {"public": pem}});
+            read_key(&Json::parse(object.to_string().as_bytes()).unwrap()).unwrap().1
+        };
+        let signature = unhex("3046022100efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716022100f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8").unwrap();
+        for keytype in ["ecdsa", "ecdsa-sha2-nistp256"] {
+            let key = object(keytype, pem);
+            assert!(key.verifies(b"sample", &signature));
+            assert!(!key.verifies(b"test", &signature));
+            assert!(!key.verifies(b"sample", &signature[..signature.len() - 1]));
+            assert!(!key.verifies(b"sample", b""));
+        }
+        assert_eq!(object("ecdsa", "no key"), PublicKey::Unsupported);
+        assert_eq!(object("rsa", pem), PublicKey::Unsupported);
     }
 }
