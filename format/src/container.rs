@@ -32,6 +32,9 @@ const BLOCK: u64 = 65_535;
 /// A stored block's header: one byte of flags, the length, and its complement.
 const BLOCK_HEADER: u64 = 5;
 
+/// The largest content that a member may have: lengths and positions made of it still fit 64 bits.
+pub const MAX_SIZE: u64 = u64::MAX / 2;
+
 /// deflate level for metadata members.
 const LEVEL: u8 = 9;
 
@@ -100,8 +103,10 @@ pub struct Entry {
 
 impl Entry {
     /// The entry of a regular file of mode 0644, owner 0, changed at `mtime`. Nothing else is ever in a bundle, so no
-    /// link, device, set-uid bit or sparse map needs to be judged: a different header is damage.
+    /// link, device, set-uid bit or sparse map needs to be judged: a different header is damage. A `size` over
+    /// [`MAX_SIZE`], which no validated index has, counts as that.
     pub fn new(path: &MemberPath, size: u64, mtime: UnixTime) -> Self {
+        let size = size.min(MAX_SIZE);
         let mut header = tar::Header::new_ustar();
         // A MemberPath always fits a ustar header: at most 100 bytes in its last component and 255 in all. Where no
         // split leaves the directory within its 155 bytes, the index is refused (`fits`) before it comes to this.
@@ -274,8 +279,14 @@ impl StoredDecoder {
     /// bytes to push next are those from [`Entry::stored_position`] on.
     ///
     /// # Errors
-    /// Those of `prefix`, and `UnexpectedEof` if it yields fewer.
+    /// Those of `prefix`, `UnexpectedEof` if it yields fewer, and `InvalidInput` if the member has not that many.
     pub fn resume(entry: Entry, offset: u64, prefix: &mut dyn Read) -> io::Result<Self> {
+        if offset > entry.size {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{offset} bytes are there already of a member of {}", entry.size),
+            ));
+        }
         let mut decoder = StoredDecoder::new(entry);
         if offset > 0 {
             let header = decoder.checker.entry.header;
@@ -624,6 +635,29 @@ mod tests {
                 .unwrap();
             assert_eq!(rest, &content[offset as usize..], "{offset}");
             assert_eq!(decoder.finish().unwrap(), Sha256::of(&content));
+        }
+    }
+
+    #[test]
+    fn a_prefix_longer_than_the_member_is_refused() {
+        // Zeros, which would pass as the padding behind the content.
+        let prefix = [content(700), vec![0; 400]].concat();
+        assert!(StoredDecoder::resume(entry(700), 700, &mut &prefix[..]).is_ok());
+        for offset in [701, 1024, 1100, u64::MAX] {
+            let error = StoredDecoder::resume(entry(700), offset, &mut &prefix[..]).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{offset}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_no_index_may_have_does_not_overflow() {
+        for size in [MAX_SIZE, MAX_SIZE + 1, u64::MAX - 511, u64::MAX] {
+            let entry = Entry::new(&"x".parse().unwrap(), size, TIME);
+            assert!(entry.stored_position(MAX_SIZE) < entry.stored_length());
+            for encoding in [Encoding::Stored, Encoding::Deflate] {
+                let mut decoder = Decoder::new(entry.clone(), encoding);
+                assert!(decoder.push(&[0; 100], &mut |_| Ok(())).is_err());
+            }
         }
     }
 

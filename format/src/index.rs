@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::API_VERSION;
-use crate::container::{Encoding, Entry};
+use crate::container::{Encoding, Entry, MAX_SIZE};
 use crate::digest::Sha256;
 use crate::json;
 use crate::name::{BundleVersion, CycleId, MemberPath, TargetPath, Variant};
@@ -29,6 +29,17 @@ pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
 /// Members larger than this carry a digest for each block of this many content bytes, so that a torn or damaged
 /// block costs a block and not the member.
 pub const BLOCK: u64 = 1024 * 1024;
+
+/// What can be written as a tar entry's mtime and, in RFC 3339, as four digits of a year.
+const CREATED: std::ops::RangeInclusive<i64> = 0..=253_402_300_799;
+
+/// Such a text could forge lines in a log and commands to a terminal; and canonical JSON leaves it as it is, so that an
+/// index with one could be written and signed, and then be read by nobody.
+const CONTROL: &str = "a control character in one of its texts";
+
+fn is_line(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
 
 /// Everything that is in one bundle.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -138,6 +149,10 @@ impl Package {
         let release = if self.release.is_empty() { String::new() } else { format!("-{}", self.release) };
         format!("{epoch}{}{release}", self.version)
     }
+
+    fn texts(&self) -> [&str; 6] {
+        [&self.name, &self.version, &self.release, &self.arch, &self.source, &self.origin]
+    }
 }
 
 /// A published weakness that a source package repairs.
@@ -240,13 +255,23 @@ impl Index {
         Entry::new(&member.path, member.size, self.created)
     }
 
-    /// Checks what types alone cannot: unique paths, extents that lie in the file, in order and without overlap,
-    /// lengths that fit their encoding, a digest for every block.
+    /// Checks what types alone cannot: unique paths, none of which is a folder of another; extents that lie in the
+    /// file, in order and without overlap; lengths that fit their encoding; a digest for every block; texts that can
+    /// stand in a line.
     ///
     /// # Errors
     /// The first rule that is broken, with the member's path.
     pub fn validate(&self) -> Result<(), IndexError> {
         let fail = |path: &MemberPath, rule: &str| Err(IndexError(format!("member {path}: {rule}")));
+        if !CREATED.contains(&self.created.0) {
+            return Err(IndexError("it was not created in one of the years 1970 to 9999".into()));
+        }
+        for (source, advisories) in &self.advisories {
+            let texts = advisories.iter().flat_map(|a| [&a.id, &a.severity]).chain([source]);
+            if !texts.into_iter().all(|text| is_line(text)) {
+                return Err(IndexError(format!("an advisory of source {source:?} has {CONTROL}")));
+            }
+        }
         if self.members.len() > MAX_MEMBERS {
             return Err(IndexError(format!(
                 "it has {} members; the limit is {MAX_MEMBERS}",
@@ -275,7 +300,7 @@ impl Index {
             if end > self.bundle.length {
                 return fail(path, "its extent ends behind the bundle file");
             }
-            if member.size > u64::MAX / 2 || extent.length > u64::MAX / 2 {
+            if member.size > MAX_SIZE || extent.length > MAX_SIZE {
                 return fail(path, "its size is beyond 2^63");
             }
             if extent.encoding == Encoding::Stored && extent.length != self.entry(member).stored_length() {
@@ -288,7 +313,20 @@ impl Index {
             if (member.kind == MemberKind::Package) != member.package.is_some() {
                 return fail(path, "a package, and only a package, says which package it is");
             }
+            if !member.package.iter().flat_map(Package::texts).all(is_line) {
+                return fail(path, &format!("its package has {CONTROL}"));
+            }
             free_from = end;
+        }
+        // Staged as files, one of the two could not be there.
+        let folders = self.members.iter().flat_map(|member| {
+            let path = member.path.as_str();
+            path.match_indices('/').map(move |(end, _)| (&member.path, &path[..end]))
+        });
+        for (path, folder) in folders {
+            if paths.contains(folder) {
+                return fail(path, &format!("member {folder} is a file, and would be its folder"));
+            }
         }
         Ok(())
     }
@@ -340,6 +378,7 @@ pub struct IndexCustom {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn member(path: &str, offset: u64, size: u64) -> Member {
         let created = UnixTime(1_795_411_753);
@@ -418,7 +457,7 @@ mod tests {
     #[test]
     fn hostile_offsets_sizes_and_paths_are_refused() {
         type Break = fn(&mut Index);
-        let cases: [(&str, &str, Break); 8] = [
+        let cases: [(&str, &str, Break); 10] = [
             ("overlap", "overlaps", |i| i.members[1].sources = i.members[0].sources.clone()),
             ("overflow", "2^64", |i| {
                 i.members[1].sources =
@@ -428,6 +467,8 @@ mod tests {
             ("lying length", "stored member", |i| i.members[0].size += 512),
             ("missing block digests", "each block", |i| i.members[1].blocks.clear()),
             ("twice", "twice", |i| i.members[1].path = i.members[0].path.clone()),
+            ("a file that would be a folder", "folder", |i| i.members[1].path = "pool".parse().unwrap()),
+            ("a year of five digits", "1970 to 9999", |i| i.created = UnixTime(253_402_300_800)),
             ("no whole source", "whole", |i| i.members[0].sources = vec![Source::Unknown]),
             ("huge", "2^63", |i| {
                 i.bundle.length = u64::MAX;
@@ -448,5 +489,95 @@ mod tests {
             .unwrap()
             .replace("pool/a_1_all.deb", "../../etc/cron.d/x");
         assert!(Index::parse(text.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_text_that_would_forge_a_log_line_or_a_terminal_command_is_refused() {
+        type Break = fn(&mut Index, String);
+        let cases: [(&str, Break); 4] = [
+            ("version", |i, text| i.members[0].package.as_mut().unwrap().version = text),
+            ("origin", |i, text| i.members[1].package.as_mut().unwrap().origin = text),
+            ("advisory", |i, text| i.advisories.values_mut().next().unwrap()[0].id = text),
+            ("source", |i, text| i.advisories = BTreeMap::from([(text, vec![])])),
+        ];
+        for (name, break_it) in cases {
+            for text in ["1\n2", "\u{1b}[2J", "\0", "\u{9b}2J", "\u{7f}"] {
+                let mut bad = index();
+                break_it(&mut bad, text.into());
+                // Refused when it is written, and by a reader whom that writer did not ask.
+                assert!(bad.to_bytes().unwrap_err().to_string().contains("control"), "{name} {text:?}");
+                assert!(Index::parse(&serde_json::to_vec(&bad).unwrap()).is_err(), "{name} {text:?}");
+            }
+        }
+    }
+
+    fn any_text() -> impl Strategy<Value = String> {
+        "[^\\p{Cc}]{0,12}"
+    }
+
+    prop_compose! {
+        fn any_package()(
+            name in any_text(), epoch in any::<u32>(), version in any_text(), release in any_text(),
+            arch in any_text(), source in any_text(), origin in any_text(),
+        ) -> Package {
+            Package { name, epoch, version, release, arch, source, origin }
+        }
+    }
+
+    /// What a member is besides its place: content, package or not, stored or not, gap in front of it, deflated length.
+    fn any_content() -> impl Strategy<Value = (u64, Option<Package>, bool, u64, u64)> {
+        let size = prop_oneof![0..3 * BLOCK, Just(BLOCK), Just(BLOCK + 1), Just(0)];
+        (size, prop::option::of(any_package()), any::<bool>(), 0..100u64, 0..u64::MAX / 100)
+    }
+
+    prop_compose! {
+        fn any_index()(
+            contents in prop::collection::vec(any_content(), 0..12),
+            advisories in prop::collection::btree_map(any_text(), prop::collection::vec((any_text(), any_text()), 0..3), 0..3),
+            created in CREATED,
+            apt in any::<bool>(),
+            extra in 0..1000u64,
+            unknown in any::<bool>(),
+        ) -> Index {
+            let mut index = index();
+            index.created = UnixTime(created);
+            index.family = if apt { Family::Apt } else { Family::Rpm };
+            index.advisories = advisories
+                .into_iter()
+                .map(|(source, list)| {
+                    (source, list.into_iter().map(|(id, severity)| Advisory { id, severity }).collect())
+                })
+                .collect();
+            let mut end = 0;
+            index.members = Vec::new();
+            for (n, (size, package, stored, gap, deflated)) in contents.into_iter().enumerate() {
+                let mut member = member(&format!("pool/{n}.deb"), end + gap, size);
+                member.kind = if package.is_some() { MemberKind::Package } else { MemberKind::Metadata };
+                member.package = package;
+                let (encoding, length) = if stored {
+                    (Encoding::Stored, index.entry(&member).stored_length())
+                } else {
+                    (Encoding::Deflate, deflated)
+                };
+                member.sources = vec![Source::Whole { offset: end + gap, length, encoding }];
+                if unknown {
+                    member.sources.insert(0, Source::Unknown);
+                }
+                end += gap + length;
+                index.members.push(member);
+            }
+            index.bundle.length = end + extra;
+            index
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_valid_index_is_read_back_as_it_was_written(index in any_index()) {
+            let written = index.to_bytes().unwrap();
+            let read = Index::parse(&written).unwrap();
+            prop_assert_eq!(&read, &index);
+            prop_assert_eq!(read.to_bytes().unwrap(), written);
+        }
     }
 }
