@@ -8,12 +8,14 @@
 
 pub mod container; // the bundle file: gzip member for each tar entry, and how to find one byte in it
 pub mod digest; // SHA-256
+pub mod export; // one tar file that holds a repository
 pub mod index; // the signed list of a bundle's members
 pub mod inventory; // which packages a node has
 pub mod json; // strict reading, and the canonical form that is signed
 pub mod key; // public keys, key ids, signatures: verification only
 pub mod metadata; // the TUF roles as documents
 pub mod name; // names that are parsed once and cannot be wrong afterwards
+pub mod range; // which bytes an HTTP answer says it holds
 pub mod report; // what a node tells the centre
 pub mod status; // what a node tells its own machine: status.json
 pub mod time; // seconds since the epoch, and RFC 3339
