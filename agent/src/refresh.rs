@@ -4,6 +4,7 @@
 //! The install runs the same function with the fetch step's own folder as its only mirror and a folder of its own that
 //! only root can write: what the unprivileged fetch stored is no more believed than what a server says.
 
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -30,14 +31,29 @@ pub struct Keep {
 /// Where the validator of the last timestamp is kept.
 const VALIDATOR: &str = ".timestamp.validator";
 
+/// Where the roots are kept under their versions, below the folder of a [`Keep`]: the install walks the same chain
+/// from what the fetch kept. Apart from the roles, because a delegated role may be called `2.root`.
+const ROOTS: &str = "roots";
+
 /// Why a mirror's metadata was not taken.
-enum Refusal {
+#[derive(Debug)]
+pub enum Refusal {
     /// It did not deliver.
     Transport(String, TransportError),
     /// What it delivered was refused.
     Trust(TrustError),
     /// This machine.
     Here(Error),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Transport(what, error) => write!(f, "{what}: {error}"),
+            Refusal::Trust(error) => error.fmt(f),
+            Refusal::Here(error) => error.fmt(f),
+        }
+    }
 }
 
 impl From<TrustError> for Refusal {
@@ -114,60 +130,108 @@ fn refresh_from(
     now: UnixTime,
     clock: &dyn Clock,
 ) -> std::result::Result<TrustedMetadataSet, Refusal> {
-    let fetch = |wanted: &Wanted| patiently(clock, || fetch(mirror, wanted));
-    let mut set = TrustedMetadataSet::new(&keep.trusted_root(now)?, now)?;
-    // 5.3: the chain of roots.
-    for _ in 0..MAX_ROOT_ROTATIONS {
-        let wanted = set.wanted_root();
-        match fetch(&wanted) {
-            Err(Refusal::Transport(_, TransportError::NotFound)) => break,
-            Err(other) => return Err(other),
-            Ok(bytes) => {
-                set.update_root(&bytes)?;
-                // Under its version too: the install walks the same chain from what the fetch kept.
-                keep.store(wanted.file.trim_end_matches(".json"), &bytes)?;
-                keep.store("root", &bytes)?;
-                log::info!("root version {} is trusted now", set.root().header.version);
-            }
-        }
-    }
-    set.finish_root()?;
-    // 5.4: the timestamp.
-    let known = keep.load("timestamp")?;
-    if let Some(bytes) = &known {
-        set.local_timestamp(bytes);
-    }
-    let validator = known.as_ref().and_then(|bytes| keep.validator(mirror, bytes));
-    match patiently(clock, || fetch_if_changed(mirror, &set.wanted_timestamp(), validator.as_deref()))? {
-        // Not changed: what is known is judged again, so that a mirror cannot freeze a node beyond the expiry.
-        None => drop(set.update_timestamp(&known.unwrap_or_default())?),
-        Some((bytes, validator)) => {
-            if set.update_timestamp(&bytes)? == TimestampUpdate::New {
-                keep.store("timestamp", &bytes)?;
-            }
-            keep.store_validator(mirror, &bytes, validator)?;
-        }
-    }
-    // 5.5: the snapshot.
-    let is_current = keep.load("snapshot")?.is_some_and(|bytes| set.local_snapshot(&bytes));
-    if !is_current {
-        let bytes = fetch(&set.wanted_snapshot()?)?;
-        set.update_snapshot(&bytes)?;
-        keep.store("snapshot", &bytes)?;
-    }
-    // 5.6: targets, and every delegated role that may speak of the probe.
-    let mut search = set.search(probe);
-    while let SearchStep::Load { role, delegator } = search.step(&set) {
-        let name = format::name::encode_role(&role);
-        let is_current =
-            keep.load(&name)?.is_some_and(|bytes| set.update_targets(&role, &delegator, &bytes).is_ok());
-        if !is_current {
-            let bytes = fetch(&set.wanted_targets(&role)?)?;
-            set.update_targets(&role, &delegator, &bytes)?;
-            keep.store(&name, &bytes)?;
-        }
-    }
+    let source = Source { mirror, keep, clock };
+    let mut set = source.refresh(now)?;
+    source.load_roles(&mut set, probe)?;
     Ok(set)
+}
+
+/// One mirror, and where what it delivers is kept once it is trusted.
+pub struct Source<'s> {
+    /// The mirror.
+    pub mirror: &'s dyn Transport,
+    /// The copies.
+    pub keep: &'s Keep,
+    /// For the pauses between tries.
+    pub clock: &'s dyn Clock,
+}
+
+impl Source<'_> {
+    /// Updates the four top-level roles, in the order that the specification gives (section 5), each stored as soon as
+    /// it is trusted, so that an update that breaks off goes on from there.
+    ///
+    /// # Errors
+    /// At the first file that does not come or is refused.
+    pub fn refresh(&self, now: UnixTime) -> std::result::Result<TrustedMetadataSet, Refusal> {
+        let Source { mirror, keep, clock } = *self;
+        let mut set = TrustedMetadataSet::new(&keep.trusted_root(now)?, now)?;
+        // 5.3: the chain of roots.
+        for _ in 0..MAX_ROOT_ROTATIONS {
+            match self.fetch(&set.wanted_root()) {
+                Err(Refusal::Transport(_, TransportError::NotFound)) => break,
+                Err(other) => return Err(other),
+                Ok(bytes) => {
+                    set.update_root(&bytes)?;
+                    let version = set.root().header.version;
+                    keep.store_root(version, &bytes)?;
+                    log::info!("root version {version} is trusted now");
+                }
+            }
+        }
+        set.finish_root()?;
+        // 5.4: the timestamp.
+        let known = keep.load("timestamp")?;
+        if let Some(bytes) = &known {
+            set.local_timestamp(bytes);
+        }
+        let validator = known.as_ref().and_then(|bytes| keep.validator(mirror, bytes));
+        match patiently(clock, || fetch_if_changed(mirror, &set.wanted_timestamp(), validator.as_deref()))? {
+            // Not changed: what is known is judged again, so that a mirror cannot freeze a node beyond the expiry.
+            None => drop(set.update_timestamp(&known.unwrap_or_default())?),
+            Some((bytes, validator)) => {
+                if set.update_timestamp(&bytes)? == TimestampUpdate::New {
+                    keep.store("timestamp", &bytes)?;
+                }
+                keep.store_validator(mirror, &bytes, validator)?;
+            }
+        }
+        // 5.5: the snapshot.
+        let is_current = keep.load("snapshot")?.is_some_and(|bytes| set.local_snapshot(&bytes));
+        if !is_current {
+            let bytes = self.fetch(&set.wanted_snapshot()?)?;
+            set.update_snapshot(&bytes)?;
+            keep.store("snapshot", &bytes)?;
+        }
+        // 5.6: the top-level targets.
+        self.load_role(&mut set, "targets", "root")?;
+        Ok(set)
+    }
+
+    /// Loads every delegated role that may speak of `target`, in the order of the search (step 5.6.7).
+    ///
+    /// # Errors
+    /// At the first role that does not come or is refused: what is behind it must not speak in its place.
+    pub fn load_roles(&self, set: &mut TrustedMetadataSet, target: &str) -> std::result::Result<(), Refusal> {
+        let mut search = set.search(target);
+        while let SearchStep::Load { role, delegator } = search.step(set) {
+            self.load_role(set, &role, &delegator)?;
+        }
+        Ok(())
+    }
+
+    /// A targets role: the stored copy, if it is the current one, or the mirror's (steps 5.6.1 to 5.6.6).
+    fn load_role(
+        &self,
+        set: &mut TrustedMetadataSet,
+        role: &str,
+        delegator: &str,
+    ) -> std::result::Result<(), Refusal> {
+        let name = format::name::encode_role(role);
+        let stored = self.keep.load(&name)?;
+        let is_current = stored.is_some_and(|bytes| set.update_targets(role, delegator, &bytes).is_ok());
+        if !is_current {
+            let bytes = self.fetch(&set.wanted_targets(role)?)?;
+            set.update_targets(role, delegator, &bytes)?;
+            self.keep.store(&name, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches a metadata file with its size limit.
+    fn fetch(&self, wanted: &Wanted) -> std::result::Result<Vec<u8>, Refusal> {
+        let path = format!("metadata/{}", wanted.file);
+        patiently(self.clock, || within(wanted, read_all(self.mirror, &path, wanted.limit)))
+    }
 }
 
 /// Tries a few times what only failed: one lost packet must not cost an hour.
@@ -188,12 +252,6 @@ fn patiently<T>(
             other => return other,
         }
     }
-}
-
-/// Fetches a metadata file with its size limit.
-fn fetch(mirror: &dyn Transport, wanted: &Wanted) -> std::result::Result<Vec<u8>, Refusal> {
-    let path = format!("metadata/{}", wanted.file);
-    within(wanted, read_all(mirror, &path, wanted.limit))
 }
 
 /// A file's content, and what stands for it in the next request.
@@ -251,13 +309,12 @@ impl Transport for KeptMetadata {
     fn get(&self, path: &str, _: Option<Range>) -> std::result::Result<Box<dyn Read + '_>, TransportError> {
         let file = path.strip_prefix("metadata/").unwrap_or(path);
         // Kept without the version, all but the roots.
-        let name = match file.split_once('.') {
-            Some((version, rest)) if version.bytes().all(|b| b.is_ascii_digit()) && rest != "root.json" => {
-                rest
-            }
-            _ => file,
+        let path = match file.split_once('.') {
+            Some((version, "root.json")) if is_number(version) => self.folder.join(ROOTS).join(file),
+            Some((version, rest)) if is_number(version) => self.folder.join(rest),
+            _ => self.folder.join(file),
         };
-        match host::file::open_regular(&self.folder.join(name)) {
+        match host::file::open_regular(&path) {
             Ok(file) => Ok(Box::new(file)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(TransportError::NotFound),
             Err(e) => Err(TransportError::failed(e)),
@@ -273,10 +330,18 @@ impl Transport for KeptMetadata {
     }
 }
 
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
 impl Keep {
     /// The root to begin with: the last one accepted, or the one the node was enrolled with. A stored one that cannot be
-    /// read any more is kept aside, and the chain is walked again from the beginning.
-    fn trusted_root(&self, now: UnixTime) -> Result<Vec<u8>> {
+    /// read any more is kept aside, and the chain is walked again from the beginning. Where the node was enrolled anew,
+    /// everything else that is kept goes.
+    ///
+    /// # Errors
+    /// If there is no root to begin with, or it is not signed by itself.
+    pub fn trusted_root(&self, now: UnixTime) -> Result<Vec<u8>> {
         let initial = file::read_limited(&self.initial_root, MAX_ROOT)?;
         let initial = initial.ok_or_else(|| {
             let what = format!("{}: there is no trusted root", self.initial_root.display());
@@ -360,5 +425,13 @@ impl Keep {
 
     fn store(&self, role: &str, bytes: &[u8]) -> Result<()> {
         Ok(file::replace(&self.path(role), bytes, 0o644)?)
+    }
+
+    /// Under its version first: the last one is never without those before it (step 5.3.8).
+    fn store_root(&self, version: u64, bytes: &[u8]) -> Result<()> {
+        let roots = self.folder.join(ROOTS);
+        file::make_folder(&roots, 0o755)?;
+        file::replace(&roots.join(format!("{version}.root.json")), bytes, 0o644)?;
+        self.store("root", bytes)
     }
 }

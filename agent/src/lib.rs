@@ -1,0 +1,73 @@
+//! The node's program: patches a node from a signed, staged bundle, with the network cut off.
+//!
+//! One-shot: started by systemd timers or by hand, does what is due, says how it ended, exits. The order of the work
+//! stands in [`run`].
+
+mod account; // what a step was about and how it ended, into status and report
+mod bundle; // the index of an offered bundle, verified and for this node
+mod cli; // what was typed, one struct for each verb
+mod config; // agent.toml and drop-ins: as typed → merged → valid
+mod decide; // which bundle, and whether now: pure
+mod doctor; // what is configured, what is missing, what comes next, in plain words
+mod error; // exit codes, and errors that name the cure
+mod fetch; // bytes in: transports, ranges, resume, throttle
+mod logging; // to the journal, syslog or the terminal
+mod node; // this machine: paths, identity, clock, settings, in one value
+mod packages; // the package manager, behind one trait
+mod plan; // what this node needs of a bundle
+mod quarantine; // bundles that this node refuses
+mod refresh; // trusted metadata, from any transport
+mod render; // templates that an operator can override
+mod report; // outcomes on their way to the centre
+mod restore; // restore points, behind one trait
+mod run; // the verbs, from top to bottom
+mod schedule; // maintenance windows in the node's zone: pure
+mod space; // enough of it, asked before anything is written
+mod stage; // verified members as a local package repository
+mod status; // status.json and its faces
+mod store; // content by its hash, whole or partial
+mod transaction; // the install as a state machine
+mod verify; // an export or repository, checked to the last byte
+
+/// The TUF client as nodes run it: for the conformance front, which must judge this code and no other.
+pub mod client {
+    pub use crate::config::load as settings;
+    pub use crate::error::{Error, Exit};
+    pub use crate::fetch::{
+        Changed, Client, HttpMirror, Range, Traffic, Transport, TransportError, read_all,
+    };
+    pub use crate::refresh::{Keep, Refusal, Source};
+}
+
+use std::process::ExitCode;
+
+use error::Exit;
+
+/// The program `prestage`: parses what was typed, does it, and says how it ended.
+pub fn main() -> ExitCode {
+    let exit = match cli::parse(std::env::args_os()) {
+        Ok(cli::Action::Print(text)) => {
+            print(&text);
+            Exit::Done
+        }
+        Ok(cli::Action::Run(options, verb)) => {
+            logging::start(options.verbose);
+            run::run(&options, &verb).unwrap_or_else(|error| say(&error))
+        }
+        Err(error) => say(&error),
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// Says why it ended, in one line; what is only put off is not called an error.
+fn say(error: &error::Error) -> Exit {
+    let kind = if error.exit == Exit::Deferred { "deferred" } else { "error" };
+    eprintln!("{kind}: {error}");
+    error.exit
+}
+
+/// Writes to standard output; a closed pipe is no error.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
