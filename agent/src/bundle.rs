@@ -1,5 +1,9 @@
 //! The index of an offered bundle: read from the store, verified, and for this node.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::path::Path;
+
 use format::digest::Sha256;
 use format::index::{Index, MAX_INDEX};
 use format::metadata::Blob;
@@ -11,35 +15,72 @@ use crate::error::{Error, Exit, Result};
 use crate::node::Node;
 use crate::store::Store;
 
-/// The bytes of an offer's index, from the store, verified again.
+/// The index of an offer, from the store, verified again.
 ///
 /// # Errors
-/// Deferred, if it is not there; integrity, if it is not what the offer says.
-pub fn read_index_bytes(store: &Store, offer: &Offer) -> Result<Vec<u8>> {
+/// Deferred, if it is not there; integrity, if it is not what the offer says or cannot be read.
+pub fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
     let path = store.path(&offer.bundle.index);
-    let bytes = file::read_limited(&path, MAX_INDEX)?;
-    let bytes = bytes.ok_or_else(|| {
-        Error::deferred(format!("the index of bundle {} is not here any more", offer.bundle.version))
-    })?;
-    if Sha256::of(&bytes) == offer.bundle.index {
-        return Ok(bytes);
+    let mut file = open(&path, offer)?;
+    let (digest, _) = Sha256::of_reader(&mut file).map_err(|e| Error::file(&path, &e))?;
+    if digest != offer.bundle.index {
+        return Err(altered(&path, offer));
     }
-    file::remove(&path)?;
-    Err(Error::new(
-        Exit::Integrity,
-        format!("{}: the index {} was altered after it had been verified", path.display(), offer.path),
-        "the next fetch replaces it. Find out who can write there",
-    ))
+    parse(&mut file, &path)
 }
 
-/// The index of an offer.
+/// The same for the install: copied to `target`, which only root can write, hashed on the way, and read from there.
+/// Hashing and then reading what another user can write would let him put something else there in between.
 ///
 /// # Errors
-/// As [`read_index_bytes`]; integrity, if it cannot be read.
-pub fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
-    Index::parse(&read_index_bytes(store, offer)?).map_err(|e| {
-        Error::new(Exit::Integrity, format!("{}: {e}", offer.path), "build and publish the bundle again")
+/// As [`read_index`].
+pub fn copy_index(store: &Store, offer: &Offer, target: &Path) -> Result<Index> {
+    let path = store.path(&offer.bundle.index);
+    let mut bytes = Vec::new();
+    open(&path, offer)?.take(offer.length + 1).read_to_end(&mut bytes).map_err(|e| Error::file(&path, &e))?;
+    if Sha256::of(&bytes) != offer.bundle.index {
+        return Err(altered(&path, offer));
+    }
+    file::replace(target, &bytes, 0o600)?;
+    drop(bytes);
+    reread_index(target)
+}
+
+/// An index that [`copy_index`] has made.
+///
+/// # Errors
+/// Integrity, if it cannot be read.
+pub fn reread_index(path: &Path) -> Result<Index> {
+    parse(&mut file::open_regular(path)?, path)
+}
+
+fn open(path: &Path, offer: &Offer) -> Result<File> {
+    match file::open_regular(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::deferred(format!("the index of bundle {} is not here any more", offer.bundle.version)))
+        }
+        other => {
+            let file = other?;
+            let length = file.metadata().map_err(|e| Error::file(path, &e))?.len();
+            if length > MAX_INDEX { Err(altered(path, offer)) } else { Ok(file) }
+        }
+    }
+}
+
+fn parse(file: &mut File, path: &Path) -> Result<Index> {
+    file.rewind().map_err(|e| Error::file(path, &e))?;
+    Index::read_for_node(file).map_err(|e| {
+        Error::new(Exit::Integrity, format!("{}: {e}", path.display()), "build and publish the bundle again")
     })
+}
+
+/// What was altered goes, so that the next fetch gets it again.
+fn altered(path: &Path, offer: &Offer) -> Error {
+    if let Err(error) = file::remove(path) {
+        log::error!("{error}");
+    }
+    let what = format!("{}: the index {} was altered after it had been verified", path.display(), offer.path);
+    Error::new(Exit::Integrity, what, "the next fetch replaces it. Find out who can write there")
 }
 
 /// The index is of the bundle that was offered, for this node, and names the bundle file that the metadata signs.

@@ -46,25 +46,31 @@ pub struct Plan {
     pub kept_back: Vec<String>,
 }
 
+/// The kept plan, if it was made for this bundle and nothing on the node has changed that it depends on.
+///
+/// # Errors
+/// If there is no package manager that this program knows.
+pub fn still_valid(node: &Node, offer: &Offer) -> Result<Option<Plan>> {
+    let Some(plan) = Plan::load(&node.fetched("plan.json")) else { return Ok(None) };
+    let fingerprint = node.package_manager()?.fingerprint()?;
+    Ok(Some(plan).filter(|plan| (plan.bundle.index, plan.fingerprint) == (offer.bundle.index, fingerprint)))
+}
+
 /// The plan, kept or made anew.
 ///
 /// # Errors
 /// Deferred, if the package manager cannot plan; those of [`Plan::new`].
 pub fn make(node: &Node, store: &Store, offer: &Offer, index: &Index, everything: bool) -> Result<Plan> {
-    let packages = node.package_manager()?;
-    let path = node.fetched("plan.json");
-    let fingerprint = packages.fingerprint()?;
-    if let Some(plan) = Plan::load(&path)
-        && (plan.bundle.index, plan.fingerprint) == (offer.bundle.index, fingerprint)
-        && (plan.everything || !everything)
-    {
+    if let Some(plan) = still_valid(node, offer)?.filter(|plan| plan.everything || !everything) {
         return Ok(plan);
     }
+    let packages = node.package_manager()?;
+    let fingerprint = packages.fingerprint()?;
     let repo = node.fetched("planning");
     stage::link(store, &index.metadata().collect::<Vec<_>>(), &repo)?;
     let resolution = packages.resolve(&repo, &node.fetched("apt"))?;
     let plan = Plan::new(&offer.bundle, index, fingerprint, resolution, everything)?;
-    plan.save(&path)?;
+    plan.save(&node.fetched("plan.json"))?;
     log::info!(
         "bundle {}: {} of {} packages are needed here",
         offer.bundle.version,

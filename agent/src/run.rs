@@ -4,14 +4,14 @@
 use std::path::Path;
 
 use format::digest::Sha256;
-use format::index::{Index, MAX_INDEX};
+use format::index::MAX_INDEX;
 use format::name::TargetPath;
 use format::report::Outcome;
 use format::status::{InstalledStatus, State as NodeState};
 use host::file;
 
 use crate::account::Account;
-use crate::bundle::{check_index, read_index, read_index_bytes};
+use crate::bundle::{check_index, copy_index, read_index, reread_index};
 use crate::cli::{Options, Verb};
 use crate::decide::{self, Decision, Offer};
 use crate::error::{Error, Exit, Result};
@@ -134,6 +134,14 @@ fn refresh_plan_fetch_stage(
     };
     account.about(&offer.bundle);
 
+    // Nothing has changed since nothing was needed: an idle poll ends here.
+    let everything_is_here =
+        format!("this node has everything that bundle {} has for it", offer.bundle.version);
+    if !everything && plan::still_valid(node, &offer)?.is_some_and(|plan| plan.is_empty()) {
+        account.nothing_new();
+        return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, everything_is_here));
+    }
+
     // Plan: with the index and the small metadata members, let the node's own package manager say what it needs.
     let store = Store::open(node.fetched("store"))?;
     let throttle = Throttle::new(&node.clock, node.settings.rate);
@@ -153,8 +161,7 @@ fn refresh_plan_fetch_stage(
         if account.status().installed.as_ref().is_some_and(|i| i.bundle.index == offer.bundle.index) {
             account.nothing_new(); // the centre heard it when it was installed
         }
-        let message = format!("this node has everything that bundle {} has for it", offer.bundle.version);
-        return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
+        return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, everything_is_here));
     }
 
     // Fetch: exactly these members, by ranges; each is verified on its way in.
@@ -270,7 +277,7 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
 
     // Plan again, as root, with metadata that root has verified itself.
     let store = Store::open(node.fetched("store"))?;
-    let index = read_index(&store, offer)?;
+    let index = copy_index(&store, offer, &node.private("index.json"))?;
     check_index(node, &set, offer, &index)?;
     let repo = StagedRepo::begin(node.private("staged"))?;
     repo.copy_verified(&store, &index, &index.metadata().collect::<Vec<_>>())?;
@@ -292,7 +299,6 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
     transaction::check_baseline(node)?;
     let before = packages.inventory()?;
     file::replace(&node.private("before"), before.to_text().as_bytes(), 0o600)?;
-    file::replace(&node.private("index.json"), &read_index_bytes(&store, offer)?, 0o600)?;
     let journal = Journal::begin(
         &node.private("journal.json"),
         offer.bundle.clone(),
@@ -336,17 +342,14 @@ fn may_install(node: &Node, offer: &Offer, now: bool) -> Result<()> {
 fn go_on(node: &Node, mut journal: Journal, account: &mut Account<'_>) -> Result<Said> {
     log::warn!("transaction {} was interrupted in {:?}; going on", journal.id, journal.state);
     account.about(&journal.bundle);
-    let bytes = file::read_limited(&node.private("index.json"), MAX_INDEX)?.unwrap_or_default();
-    if Sha256::of(&bytes) != journal.bundle.index {
-        // Written before the journal, so this is the disk's fault and not a cut's.
-        return Err(Error::new(
+    let index = reread_index(&node.private("index.json")).map_err(|e| {
+        let what = format!("an install was interrupted, and what it was doing cannot be read any more: {e}");
+        Error::new(
             Exit::NeedsPerson,
-            format!("{} is damaged, and an install was interrupted", node.private("index.json").display()),
+            what,
             "repair the packages, then remove /var/lib/prestage/private/journal.json",
-        ));
-    }
-    let index = Index::parse(&bytes)
-        .map_err(|e| Error::new(Exit::NeedsPerson, e, "remove /var/lib/prestage/private/journal.json"))?;
+        )
+    })?;
     let before = file::read_limited(&node.private("before"), MAX_INDEX)?.unwrap_or_default();
     let before = format::inventory::Inventory::from_text(&String::from_utf8_lossy(&before));
     // Copied again: a file that was being written when the power went may be torn.

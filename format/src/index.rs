@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::{BufReader, Read, Seek};
 
 use crate::API_VERSION;
 use crate::container::{Encoding, Entry, MAX_SIZE};
@@ -216,27 +217,84 @@ impl fmt::Display for IndexError {
 
 impl std::error::Error for IndexError {}
 
+/// Says that an index of another version is one, instead of failing on some field of it.
+fn refuse_other_versions(reader: impl Read) -> Result<(), IndexError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        api_version: String,
+        kind: String,
+    }
+    let version: Version = serde_json::from_reader(reader).map_err(|e| IndexError(e.to_string()))?;
+    if (version.api_version.as_str(), version.kind.as_str()) == (API_VERSION, KIND) {
+        return Ok(());
+    }
+    Err(IndexError(format!(
+        "it is a {:?} of version {:?}; this program reads {KIND} of {API_VERSION}",
+        version.kind, version.api_version
+    )))
+}
+
+/// The fields of an [`Index`] that a node reads.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WithoutAdvisories {
+    api_version: String,
+    kind: String,
+    variant: Variant,
+    version: BundleVersion,
+    cycle: CycleId,
+    family: Family,
+    created: UnixTime,
+    bundle: BundleFile,
+    members: Vec<Member>,
+}
+
+impl From<WithoutAdvisories> for Index {
+    fn from(read: WithoutAdvisories) -> Self {
+        let WithoutAdvisories {
+            api_version,
+            kind,
+            variant,
+            version,
+            cycle,
+            family,
+            created,
+            bundle,
+            members,
+        } = read;
+        let advisories = BTreeMap::new();
+        Index { api_version, kind, variant, version, cycle, family, created, bundle, members, advisories }
+    }
+}
+
 impl Index {
     /// Reads and validates an index.
     ///
     /// # Errors
     /// If it is not strict JSON, of another version, or breaks a rule of [`Index::validate`].
     pub fn parse(bytes: &[u8]) -> Result<Self, IndexError> {
-        // First who it is, so that a newer format is named as such instead of failing on some field.
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Version<'a> {
-            api_version: std::borrow::Cow<'a, str>,
-            kind: std::borrow::Cow<'a, str>,
-        }
-        let version: Version<'_> = json::read(bytes).map_err(|e| IndexError(e.to_string()))?;
-        if (version.api_version.as_ref(), version.kind.as_ref()) != (API_VERSION, KIND) {
-            return Err(IndexError(format!(
-                "it is a {:?} of version {:?}; this program reads {KIND} of {API_VERSION}",
-                version.kind, version.api_version
-            )));
-        }
+        json::refuse_duplicates(bytes).map_err(|e| IndexError(e.to_string()))?;
+        refuse_other_versions(bytes)?;
         let index: Index = serde_json::from_slice(bytes).map_err(|e| IndexError(e.to_string()))?;
+        index.validate()?;
+        Ok(index)
+    }
+
+    /// As [`Index::parse`], in the memory that a small machine has: the file is walked and never held, and the
+    /// advisories, which only the centre reads and which can be most of it, are left out.
+    ///
+    /// # Errors
+    /// As [`Index::parse`], and those of `file`.
+    pub fn read_for_node(mut file: impl Read + Seek) -> Result<Self, IndexError> {
+        let again = |file: &mut dyn Seek| file.rewind().map_err(|e| IndexError(e.to_string()));
+        json::refuse_duplicates(BufReader::new(&mut file)).map_err(|e| IndexError(e.to_string()))?;
+        again(&mut file)?;
+        refuse_other_versions(BufReader::new(&mut file))?;
+        again(&mut file)?;
+        let index: WithoutAdvisories =
+            serde_json::from_reader(BufReader::new(&mut file)).map_err(|e| IndexError(e.to_string()))?;
+        let index = Index::from(index);
         index.validate()?;
         Ok(index)
     }
@@ -437,6 +495,8 @@ mod tests {
         let written = index().to_bytes().unwrap();
         assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(golden).trim_end());
         assert_eq!(Index::parse(golden).unwrap(), index());
+        let for_node = Index { advisories: BTreeMap::new(), ..index() };
+        assert_eq!(Index::read_for_node(std::io::Cursor::new(golden)).unwrap(), for_node);
     }
 
     #[test]

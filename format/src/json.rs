@@ -147,6 +147,18 @@ pub fn read<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, JsonErr
     serde_json::from_slice(bytes).map_err(|e| JsonError(e.to_string()))
 }
 
+/// Walks a document and refuses duplicate keys anywhere in it, in little memory.
+///
+/// # Errors
+/// What is wrong, with line and column; those of `reader`.
+pub fn refuse_duplicates(reader: impl std::io::Read) -> Result<(), JsonError> {
+    let mut deserializer = serde_json::Deserializer::from_reader(reader);
+    NoDuplicates
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end())
+        .map_err(|e| JsonError(e.to_string()))
+}
+
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {

@@ -187,14 +187,22 @@ impl PackageManager for Apt {
                 error
             }
         };
-        let simulated = apt.clone().arg("--simulate").args(UPGRADE).output().map_err(defer)?;
-        let uris = apt.arg("--print-uris").args(UPGRADE).output().map_err(defer)?;
+        // Read line by line: both are as long as the list of packages.
+        let mut simulation = Simulation::default();
+        let mut take = |line: &str| simulation.line(line).map_err(io::Error::other);
+        apt.clone().arg("--simulate").args(UPGRADE).lines(&mut take).map_err(defer)?;
+        let mut files = Vec::new();
+        let mut take = |line: &str| {
+            files.extend(parse_uri(line).map_err(io::Error::other)?);
+            Ok(())
+        };
+        apt.arg("--print-uris").args(UPGRADE).lines(&mut take).map_err(defer)?;
         let held = self
             .command("dpkg-query")
             .args(["-W", "-f", "${Package}\\t${db:Status-Want}\\n"])
             .output()
             .map_err(defer)?;
-        let mut resolution = parse_simulation(&simulated.stdout).map_err(Error::deferred)?;
+        let mut resolution = simulation.finish();
         let is_held =
             |name: &str| held.stdout.lines().any(|line| line.split_once('\t') == Some((name, "hold")));
         for name in &mut resolution.kept_back {
@@ -206,7 +214,7 @@ impl PackageManager for Apt {
             *name = format!("{name}: {reason}");
         }
         resolution.changes = split_architecture_changes(resolution.changes, &self.inventory()?);
-        resolution.files = parse_uris(&uris.stdout).map_err(Error::deferred)?;
+        resolution.files = files;
         let sizes = self.command("dpkg-query").args([
             "-W",
             "-f",
@@ -296,29 +304,38 @@ fn parse_inventory(text: &str) -> Inventory {
     Inventory(packages)
 }
 
-/// Reads `apt-get --simulate`: `Inst NAME[:ARCH] [OLD] (NEW ORIGIN [ARCH]) …` and the list of what is kept back.
-fn parse_simulation(text: &str) -> std::result::Result<Resolution, String> {
-    let mut resolution = Resolution::default();
-    let mut in_kept_back = false;
-    for line in text.lines() {
-        if in_kept_back && line.starts_with(' ') {
-            resolution.kept_back.extend(line.split_whitespace().map(str::to_owned));
-            continue;
+/// Reads `apt-get --simulate` line by line: `Inst NAME[:ARCH] [OLD] (NEW ORIGIN [ARCH]) …` and the list of what is kept
+/// back.
+#[derive(Default)]
+struct Simulation {
+    resolution: Resolution,
+    in_kept_back: bool,
+}
+
+impl Simulation {
+    fn line(&mut self, line: &str) -> std::result::Result<(), String> {
+        if self.in_kept_back && line.starts_with(' ') {
+            self.resolution.kept_back.extend(line.split_whitespace().map(str::to_owned));
+            return Ok(());
         }
-        in_kept_back = line.starts_with("The following packages have been kept back");
+        self.in_kept_back = line.starts_with("The following packages have been kept back");
         if let Some(rest) = line.strip_prefix("Inst ") {
-            resolution.changes.push(
-                parse_inst(rest)
-                    .ok_or_else(|| format!("apt-get wrote a line that is not understood: {line:?}"))?,
+            let change = parse_inst(rest);
+            self.resolution.changes.push(
+                change.ok_or_else(|| format!("apt-get wrote a line that is not understood: {line:?}"))?,
             );
         } else if line.starts_with("Remv ") {
             return Err(format!("apt-get would remove a package, which is never done here: {line:?}"));
         }
+        Ok(())
     }
-    // apt may order the same package twice; and it says `all` packages' architecture as such.
-    resolution.changes.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
-    resolution.changes.dedup();
-    Ok(resolution)
+
+    fn finish(mut self) -> Resolution {
+        // apt may order the same package twice.
+        self.resolution.changes.sort_by(|a, b| (&a.name, &a.arch).cmp(&(&b.name, &b.arch)));
+        self.resolution.changes.dedup();
+        self.resolution
+    }
 }
 
 fn parse_inst(rest: &str) -> Option<PackageChange> {
@@ -399,20 +416,24 @@ fn split_architecture_changes(changes: Vec<PackageChange>, inventory: &Inventory
     out
 }
 
-/// Reads `apt-get --print-uris`: `'URI' FILE SIZE SHA256:DIGEST`.
-fn parse_uris(text: &str) -> std::result::Result<Vec<Sha256>, String> {
-    let lines = text.lines().filter(|line| line.starts_with('\''));
-    lines
-        .map(|line| {
-            let digest = line.rsplit_once(" SHA256:").and_then(|(_, digest)| digest.trim().parse().ok());
-            digest.ok_or_else(|| format!("apt-get wrote a line without a SHA-256: {line:?}"))
-        })
-        .collect()
+/// Reads a line of `apt-get --print-uris`: `'URI' FILE SIZE SHA256:DIGEST`; other lines are talk.
+fn parse_uri(line: &str) -> std::result::Result<Option<Sha256>, String> {
+    if !line.starts_with('\'') {
+        return Ok(None);
+    }
+    let digest = line.rsplit_once(" SHA256:").and_then(|(_, digest)| digest.trim().parse().ok());
+    digest.map(Some).ok_or_else(|| format!("apt-get wrote a line without a SHA-256: {line:?}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse_simulation(text: &str) -> std::result::Result<Resolution, String> {
+        let mut simulation = Simulation::default();
+        text.lines().try_for_each(|line| simulation.line(line))?;
+        Ok(simulation.finish())
+    }
 
     #[test]
     fn a_simulation_is_read() {
@@ -441,7 +462,8 @@ mod tests {
     fn a_removal_and_a_strange_line_are_refused() {
         assert!(parse_simulation("Remv foo [1]\n").is_err());
         assert!(parse_simulation("Inst foo\n").is_err());
-        assert!(parse_uris("'file:/x.deb' x.deb 10 \n").is_err());
+        assert!(parse_uri("'file:/x.deb' x.deb 10 ").is_err());
+        assert_eq!(parse_uri("Reading package lists..."), Ok(None));
     }
 
     #[test]
