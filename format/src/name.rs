@@ -132,6 +132,9 @@ impl FromStr for MemberPath {
     }
 }
 
+/// What [`TargetPath::with_digest`] puts in front of the last component: 64 digits and a dot.
+const DIGEST_PREFIX: usize = 65;
+
 /// The path of a TUF target, as metadata names it: relative to `targets/`, without a digest prefix.
 ///
 /// The specification leaves target paths open (section 4.5); ours follow the rule of [`MemberPath`], but a client
@@ -145,13 +148,15 @@ impl FromStr for TargetPath {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        if text.len() <= 1024 && text.split('/').all(is_word) {
+        let last = text.rsplit('/').next().unwrap_or_default();
+        if text.len() <= 1024 && last.len() <= MAX_NAME - DIGEST_PREFIX && text.split('/').all(is_word) {
             Ok(TargetPath(text.to_owned()))
         } else {
             Err(InvalidName {
                 what: "target path",
                 text: text.to_owned(),
-                rule: "a relative path of letters, digits and . _ + ~ -, no component beginning with a dot",
+                rule: "a relative path of letters, digits and . _ + ~ -, no component beginning with a dot, at \
+                       most 1024 bytes and 190 in the last component",
             })
         }
     }
@@ -223,6 +228,14 @@ mod tests {
         ] {
             assert!(path.parse::<MemberPath>().is_ok(), "{path:?}");
         }
+    }
+
+    #[test]
+    fn a_target_whose_file_name_would_be_too_long_with_its_digest_is_refused() {
+        let digest = crate::digest::Sha256::of(b"").to_string();
+        let longest: TargetPath = format!("bundles/{}", "x".repeat(190)).parse().unwrap();
+        assert_eq!(longest.with_digest(&digest).len(), "bundles/".len() + MAX_NAME);
+        assert!(format!("bundles/{}", "x".repeat(191)).parse::<TargetPath>().is_err());
     }
 
     #[test]
