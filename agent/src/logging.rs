@@ -48,7 +48,7 @@ pub fn start(verbose: bool) {
 impl log::Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries speak only when something is wrong.
-        let ours = ["prestage", "host", "format"].iter().any(|name| metadata.target().starts_with(name));
+        let ours = ["agent", "host", "format"].iter().any(|name| metadata.target().starts_with(name));
         metadata.level() <= if ours { self.own } else { LevelFilter::Warn }
     }
 
