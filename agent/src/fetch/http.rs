@@ -156,6 +156,13 @@ impl Answer {
         self.response.into_body().into_reader()
     }
 
+    /// When the file was changed last, if that can stand for this content: not in the second of the answer itself, in
+    /// which the file may change once more (RFC 9110 section 8.8.2.2).
+    fn strong_date(&self) -> Option<&str> {
+        let date = self.header("date")?;
+        self.header("last-modified").filter(|changed| *changed != date)
+    }
+
     /// The failure to use this answer.
     fn unusable(&self, why: impl std::fmt::Display) -> TransportError {
         TransportError::failed(format!("{}: {why}", self.url))
@@ -244,7 +251,7 @@ impl Transport for HttpMirror<'_> {
         let condition =
             validator.map(|v| (if v.contains('"') { "If-None-Match" } else { "If-Modified-Since" }, v));
         let answer = self.ask(path, condition.as_slice())?;
-        let validator = answer.header("etag").or_else(|| answer.header("last-modified")).map(str::to_owned);
+        let validator = answer.header("etag").or_else(|| answer.strong_date()).map(str::to_owned);
         match answer.status() {
             304 if condition.is_some() => Ok(None),
             200 => Ok(Some(Changed { reader: Box::new(answer.body()), validator })),
