@@ -36,12 +36,12 @@ lint: setup
 # The node root first, and apart from the tests, so that none of them waits for the archive.
 test: lint
 	@scripts/node-root.sh minimal >/dev/null
-	cargo build --quiet --workspace --bins
+	cargo build --quiet --workspace --bins --tests
 	$(if $(nextest),cargo nextest run --config-file tests/nextest.toml --workspace,cargo test --workspace --no-fail-fast)
 
 test-long: setup
 	@scripts/node-root.sh minimal >/dev/null
-	cargo build --quiet --workspace --bins
+	cargo build --quiet --workspace --bins --tests
 	cargo test -p prestage-tests --test e2e -- --ignored --test-threads 1
 
 bench: setup
