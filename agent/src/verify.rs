@@ -2,18 +2,21 @@
 //! site or put on a server. Changes nothing on the node.
 
 use std::io::Read as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use format::container::Decoder;
-use format::digest::{Hasher, Sha256};
-use format::index::{Index, MAX_INDEX};
+use format::digest::Hasher;
+use format::index::Index;
 
+use crate::bundle::read_index;
 use crate::decide;
 use crate::error::{Error, Exit, Result};
-use crate::fetch::{Range, Transport};
+use crate::fetch::{Fetcher, Range, Throttle, Transport, TransportError};
 use crate::node::Node;
 use crate::refresh::{Keep, refresh};
 use crate::run::open_export;
+use crate::store::Store;
 
 /// Read at once.
 const CHUNK: usize = 128 * 1024;
@@ -26,45 +29,33 @@ pub fn verify(node: &Node, path: &Path) -> Result<String> {
     let export = [open_export(path)?];
     // A folder of its own, so that nothing this node trusts changes.
     let scratch = std::env::temp_dir().join(format!("prestage-verify-{}", std::process::id()));
-    host::file::remove(&scratch)?;
-    host::file::make_folder(&scratch, 0o700)?;
-    let keep = Keep { folder: scratch.join("metadata"), initial_root: node.initial_root() };
-    let result = verify_with(node, &export, &keep);
+    // Not made by somebody else before: the folder for temporary files is everybody's.
+    std::fs::DirBuilder::new().mode(0o700).create(&scratch).map_err(|e| Error::file(&scratch, &e))?;
+    let result = verify_with(node, &export, &scratch);
     host::file::remove(&scratch)?;
     result
 }
 
-fn verify_with(node: &Node, export: &[Box<dyn Transport>; 1], keep: &Keep) -> Result<String> {
-    let set = refresh(export, keep, &decide::probe(&node.variant), node.now(), &node.clock)?;
+fn verify_with(node: &Node, export: &[Box<dyn Transport>; 1], scratch: &Path) -> Result<String> {
+    let keep = Keep { folder: scratch.join("metadata"), initial_root: node.initial_root() };
+    let set = refresh(export, &keep, &decide::probe(&node.variant), node.now(), &node.clock)?;
     let offers = decide::offers(&set, &node.variant);
     let mirror = export[0].as_ref();
     let remote = |path: &format::name::TargetPath, digest| set.target_file(path, digest);
+    let store = Store::open(scratch.join("store"))?;
+    let throttle = Throttle::new(&node.clock, None);
+    let fetcher = Fetcher { mirrors: export, store: &store, throttle: &throttle, clock: &node.clock };
     let mut text = format!("metadata of {} is valid until {}\n", mirror.name(), set.expires());
     let mut checked = 0;
     for offer in &offers {
         let file = remote(&offer.path, offer.bundle.index);
         // An export holds one bundle, a repository all of them.
-        let mut bytes = Vec::new();
-        match mirror.get(&file, None) {
-            Err(crate::fetch::TransportError::NotFound) => {
-                text += &format!("bundle {} is not in it\n", offer.bundle.version);
-                continue;
-            }
-            other => other
-                .map_err(|e| Error::new(Exit::Io, e, ""))?
-                .take(MAX_INDEX)
-                .read_to_end(&mut bytes)
-                .map_err(|e| Error::io(&file, &e))?,
-        };
-        let damaged = |what: String| Error::new(Exit::Integrity, what, "copy it again from the repository");
-        if Sha256::of(&bytes) != offer.bundle.index {
-            return Err(damaged(format!(
-                "{file}: its sha256 is {}, not {}",
-                Sha256::of(&bytes),
-                offer.bundle.index
-            )));
+        if matches!(mirror.get(&file, None), Err(TransportError::NotFound)) {
+            text += &format!("bundle {} is not in it\n", offer.bundle.version);
+            continue;
         }
-        let index = Index::parse(&bytes).map_err(|e| damaged(format!("{file}: {e}")))?;
+        fetcher.target(&file, offer.bundle.index, offer.length)?;
+        let index = read_index(&store, offer)?;
         verify_bundle(mirror, &remote(&index.bundle.path, index.bundle.sha256), &index)?;
         text += &format!(
             "bundle {}: {} members, {} bytes, all correct\n",
