@@ -1,0 +1,106 @@
+//! Writes the seeds: small inputs that reach behind the first checks, from the golden files and from what the format
+//! itself writes.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use format::container::{Encoding, Entry, write_deflated, write_stored};
+use format::time::UnixTime;
+use prestage_fuzz::{Role, sign};
+
+fn main() -> io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = folder.join("../format/tests/data");
+    let put = |target: &str, name: &str, bytes: &[u8]| -> io::Result<()> {
+        let to = folder.join("seeds").join(target);
+        fs::create_dir_all(&to)?;
+        fs::write(to.join(name), bytes)
+    };
+
+    for (target, name) in
+        [("index", "index-v1.json"), ("documents", "report-v1.json"), ("documents", "status-v1.json")]
+    {
+        put(target, name, &fs::read(golden.join(name))?)?;
+    }
+    put("index", "small", br#"{"apiVersion":"patchmgmt.io/v1","bundle":{"length":99,"path":"b","sha256":"1e6ed65d77d6364eeaed5a745ba5c4985ae2b700dd85d7cf7f027bdf294a33fc"},"created":"2026-11-23T05:29:13Z","cycle":"c","family":"rpm","kind":"BundleIndex","members":[{"kind":"metadata","path":"Packages","sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","size":7,"sources":[{"kind":"delta"},{"encoding":"deflate","kind":"whole","length":99,"offset":0}]}],"variant":"v","version":"1"}"#)?;
+    put("json", "all", br#"{"b":[1,-2,true,null,18446744073709551615,-9223372036854775808],"a":"x\ny\"\\\u00fc\ud83d\ude00"}"#)?;
+    put("json", "control", b"{\"\\u0000\":\"\\u001f\"}")?;
+
+    for (n, role) in (0u8..).zip(Role::ALL) {
+        let document = role.document().to_string();
+        let name = format!("{role:?}").to_lowercase();
+        put("metadata", &name, &[&[0x80 | n], document.as_bytes()].concat())?;
+        put("metadata", &format!("{name}-file"), &[&[n], sign(document.as_bytes()).as_slice()].concat())?;
+    }
+    let mut next = Role::Root.document();
+    next["version"] = 2.into();
+    put("metadata", "root-next", &[&[0x80], next.to_string().as_bytes()].concat())?;
+    let mut prefixes = Role::Targets.document();
+    let role = &mut prefixes["delegations"]["roles"][0];
+    role["paths"].take();
+    if let Some(role) = role.as_object_mut() {
+        role.remove("paths");
+        role.insert("path_hash_prefixes".into(), serde_json::json!(["", "0a"]));
+    }
+    put("metadata", "targets-prefixes", &[&[0x83], prefixes.to_string().as_bytes()].concat())?;
+
+    for size in [0, 3, 600] {
+        let content = vec![b'x'; size];
+        for encoding in [Encoding::Stored, Encoding::Deflate] {
+            let path = "pool/a_1_all.deb".parse().map_err(io::Error::other)?;
+            let entry = Entry::new(&path, size as u64, UnixTime(1_700_000_000));
+            let mut input = (size as u64).to_le_bytes().to_vec();
+            input.extend([u8::from(encoding == Encoding::Deflate), 99]);
+            match encoding {
+                Encoding::Stored => write_stored(&entry, &mut content.as_slice(), &mut input)?,
+                Encoding::Deflate => write_deflated(&entry, &content, &mut input)?,
+            };
+            put("container", &format!("{encoding:?}-{size}").to_lowercase(), &input)?;
+        }
+    }
+    // Integers are taken from the end of an input, the pattern from its beginning.
+    for n in [0u8, 1, 0x7f, 0xff] {
+        put("roundtrip", &format!("{n}"), &[n; 64])?;
+    }
+
+    let mut export = Vec::new();
+    for (name, kind, content) in [
+        ("metadata/1.root.json", tar::EntryType::Regular, &b"{}"[..]),
+        ("targets/", tar::EntryType::Directory, b""),
+        ("./targets/x", tar::EntryType::Regular, &[7; 513]),
+        ("link", tar::EntryType::Symlink, b""),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(name)?;
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        export.extend(header.as_bytes());
+        export.extend(content);
+        export.resize(export.len().next_multiple_of(512), 0);
+        put("export", &format!("{}", export.len()), &[export.as_slice(), &[0; 1024]].concat())?;
+    }
+
+    for (n, text) in (0..).zip([
+        "bytes 10-19/100",
+        "bytes 0-0/*",
+        "bytes 5368709120-5368709127/5368709128",
+        "bytes */100",
+        "bytes 18446744073709551614-18446744073709551615/*",
+    ]) {
+        put("content_range", &format!("{n}"), text.as_bytes())?;
+    }
+    for (n, text) in (0..).zip([
+        "pool/libstdc++6_12.2.0-14+deb12u1_amd64.deb",
+        "bundles/debian-12-amd64/20261123-42/bundle.tar.gz",
+        "debian-12-amd64",
+        "../../etc/passwd",
+        "2026-11-23T05:29:13Z",
+        "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+    ]) {
+        put("name", &format!("{n}"), text.as_bytes())?;
+    }
+    Ok(())
+}
