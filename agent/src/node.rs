@@ -158,13 +158,14 @@ impl Node {
     ///
     /// # Errors
     /// With exit code 78, if it is one that this program does not know.
-    pub fn package_manager(&self) -> Result<Box<dyn PackageManager>> {
+    pub fn package_manager(&self) -> Result<Box<dyn PackageManager + '_>> {
         if host::command::Command::exists(&self.root, "apt-get") {
             return Ok(Box::new(Apt {
                 root: self.root.clone(),
                 allow_network: self.settings.allow_network,
                 lock_timeout: self.settings.lock_timeout,
                 renderer: self.renderer(),
+                clock: &self.clock,
             }));
         }
         Err(Error::new(

@@ -350,6 +350,12 @@ fn go_on(node: &Node, mut journal: Journal, account: &mut Account<'_>) -> Result
             "repair the packages, then remove /var/lib/prestage/private/journal.json",
         )
     })?;
+    // What the agent that died has left at work is waited for, and if it takes longer, another run goes on.
+    if let Err(error) = node.package_manager()?.repair()
+        && error.exit == Exit::Deferred
+    {
+        return Err(error);
+    }
     let before = file::read_limited(&node.private("before"), MAX_INDEX)?.unwrap_or_default();
     let before = format::inventory::Inventory::from_text(&String::from_utf8_lossy(&before));
     // Copied again: a file that was being written when the power went may be torn.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use format::digest::{Hasher, Sha256};
 use format::inventory::{Inventory, PackageChange, PackageId};
+use host::clock::Clock;
 use host::command::{Command, CommandError};
 use host::isolation::{Isolation, Seen};
 
@@ -20,8 +21,14 @@ use crate::render::Renderer;
 /// The resolver's verb: every update, with the new packages that it needs, and never a removal.
 const UPGRADE: [&str; 2] = ["upgrade", "--with-new-pkgs"];
 
+/// What dpkg says when another one has its lock.
+const DPKG_LOCKED: &str = "locked by another process";
+
+/// Between two looks at a lock.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+
 /// apt and dpkg of a node.
-pub struct Apt {
+pub struct Apt<'c> {
     /// The node's root.
     pub root: PathBuf,
     /// Install even where no empty network namespace can be made.
@@ -30,9 +37,11 @@ pub struct Apt {
     pub lock_timeout: Duration,
     /// For the sources list.
     pub renderer: Renderer,
+    /// For waiting.
+    pub clock: &'c dyn Clock,
 }
 
-impl Apt {
+impl Apt<'_> {
     /// The Debian architecture of the node below `root`.
     ///
     /// # Errors
@@ -115,10 +124,7 @@ fn explain(error: &CommandError) -> Error {
     };
     let says = |text: &str| stderr.contains(text);
     let what = format!("the package manager ended with {status}: {}", essence(stderr));
-    if says("Could not get lock")
-        || says("Unable to acquire the dpkg frontend lock")
-        || says("is locked by another process")
-    {
+    if says("Could not get lock") || says("Unable to acquire the dpkg frontend lock") || says(DPKG_LOCKED) {
         Error::new(
             Exit::Deferred,
             format!("another package manager is at work: {what}"),
@@ -148,7 +154,7 @@ fn essence(stderr: &str) -> String {
     if causes.is_empty() { stderr.lines().last().unwrap_or_default().to_owned() } else { causes.join("; ") }
 }
 
-impl PackageManager for Apt {
+impl PackageManager for Apt<'_> {
     fn inventory(&self) -> Result<Inventory> {
         let format = "${Package}\\t${Architecture}\\t${Version}\\t${db:Status-Status}\\n";
         let output =
@@ -238,7 +244,17 @@ impl PackageManager for Apt {
     fn repair(&self) -> Result<()> {
         let command = Command::new("dpkg").args(["--force-confdef", "--force-confold", "--configure", "-a"]);
         let command = in_root(&self.root, noninteractive(command), !self.allow_network);
-        command.output().map(|_| ()).map_err(|e| explain(&e))
+        let end = self.clock.instant() + self.lock_timeout;
+        loop {
+            match command.output() {
+                Ok(_) => return Ok(()),
+                // dpkg, unlike apt, does not wait for a lock; the holder may be what an agent that died has left at work.
+                Err(e) if e.stderr().contains(DPKG_LOCKED) && self.clock.instant() < end => {
+                    self.clock.sleep(LOCK_PAUSE)
+                }
+                Err(e) => return Err(explain(&e)),
+            }
+        }
     }
 
     fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen> {
