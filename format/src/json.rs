@@ -29,8 +29,11 @@ pub enum Json<'a> {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// An integer from −2^63 to 2^64−1.
-    Integer(i128),
+    /// An integer from −2^63 to 2^63−1.
+    Integer(i64),
+    /// An integer from 2^63 to 2^64−1. Apart from the others, because a type that holds both would make every value in
+    /// a tree a third larger.
+    Large(u64),
     /// A string.
     String(Cow<'a, str>),
     /// An array.
@@ -61,6 +64,17 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// Takes the member `key` out of an object, in which `null` is left.
+    pub fn take(&mut self, key: &str) -> Option<Json<'a>> {
+        match self {
+            Json::Object(members) => {
+                let at = members.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok()?;
+                Some(std::mem::replace(&mut members[at].1, Json::Null))
+            }
+            _ => None,
+        }
+    }
+
     /// The same value, borrowing from nobody.
     pub fn into_owned(self) -> Json<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
@@ -68,6 +82,7 @@ impl<'a> Json<'a> {
             Json::Null => Json::Null,
             Json::Bool(value) => Json::Bool(value),
             Json::Integer(value) => Json::Integer(value),
+            Json::Large(value) => Json::Large(value),
             Json::String(text) => Json::String(owned(text)),
             Json::Array(items) => Json::Array(items.into_iter().map(Json::into_owned).collect()),
             Json::Object(members) => Json::Object(
@@ -79,53 +94,77 @@ impl<'a> Json<'a> {
     /// The canonical form: what a signature covers and a key id is made of.
     pub fn canonical(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.write_canonical(&mut out);
+        self.write_canonical(&mut |piece| out.extend_from_slice(piece));
         out
     }
 
-    fn write_canonical(&self, out: &mut Vec<u8>) {
+    /// The canonical form, taken from the end of `text`, before its last byte, if it stands there; otherwise made. What
+    /// we publish is canonical as a whole, and then what is signed needs no memory of its own.
+    ///
+    /// It is the same bytes either way, found by comparing every one of them.
+    pub fn canonical_within<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
+        let mut length = 0;
+        self.write_canonical(&mut |piece| length += piece.len());
+        let end = text.len().saturating_sub(1);
+        let Some(candidate) = end.checked_sub(length).map(|start| &text[start..end]) else {
+            return Cow::Owned(self.canonical());
+        };
+        let (mut rest, mut same) = (candidate, true);
+        self.write_canonical(&mut |piece| match rest.split_at_checked(piece.len()) {
+            Some((head, tail)) if head == piece => rest = tail,
+            _ => same = false,
+        });
+        if same { Cow::Borrowed(candidate) } else { Cow::Owned(self.canonical()) }
+    }
+
+    /// Gives the canonical form to `out`, piece by piece.
+    fn write_canonical(&self, out: &mut dyn FnMut(&[u8])) {
         match self {
-            Json::Null => out.extend_from_slice(b"null"),
-            Json::Bool(true) => out.extend_from_slice(b"true"),
-            Json::Bool(false) => out.extend_from_slice(b"false"),
-            Json::Integer(n) => out.extend_from_slice(n.to_string().as_bytes()),
+            Json::Null => out(b"null"),
+            Json::Bool(true) => out(b"true"),
+            Json::Bool(false) => out(b"false"),
+            Json::Integer(n) => out(n.to_string().as_bytes()),
+            Json::Large(n) => out(n.to_string().as_bytes()),
             Json::String(s) => write_string(s, out),
             Json::Array(items) => {
-                out.push(b'[');
+                out(b"[");
                 for (i, item) in items.iter().enumerate() {
                     if i > 0 {
-                        out.push(b',');
+                        out(b",");
                     }
                     item.write_canonical(out);
                 }
-                out.push(b']');
+                out(b"]");
             }
             Json::Object(members) => {
-                out.push(b'{');
+                out(b"{");
                 for (i, (key, value)) in members.iter().enumerate() {
                     if i > 0 {
-                        out.push(b',');
+                        out(b",");
                     }
                     write_string(key, out);
-                    out.push(b':');
+                    out(b":");
                     value.write_canonical(out);
                 }
-                out.push(b'}');
+                out(b"}");
             }
         }
     }
 }
 
 /// Everything raw but the two characters that would end or begin an escape; a newline in a PEM key stays a newline.
-fn write_string(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for b in text.bytes() {
-        if b == b'"' || b == b'\\' {
-            out.push(b'\\');
-        }
-        out.push(b);
+fn write_string(text: &str, out: &mut dyn FnMut(&[u8])) {
+    out(b"\"");
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|b| *b == b'"' || *b == b'\\') {
+        let (plain, special) = rest.split_at(at);
+        out(plain);
+        out(b"\\");
+        out(&special[..1]);
+        rest = &special[1..];
     }
-    out.push(b'"');
+    out(rest);
+    out(b"\"");
 }
 
 /// The canonical form of a value that serialises without floating point numbers.
@@ -181,10 +220,10 @@ impl<'de> Visitor<'de> for Strict {
         Ok(Json::Bool(value))
     }
     fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
-        Ok(Json::Integer(value.into()))
+        Ok(Json::Integer(value))
     }
     fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
-        Ok(Json::Integer(value.into()))
+        Ok(i64::try_from(value).map_or(Json::Large(value), Json::Integer))
     }
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Json<'de>, E> {
         Ok(Json::String(Cow::Borrowed(value)))
@@ -197,6 +236,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(item) = seq.next_element_seed(Strict)? {
             items.push(item);
         }
+        items.shrink_to_fit();
         Ok(Json::Array(items))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
@@ -209,6 +249,8 @@ impl<'de> Visitor<'de> for Strict {
         if let Some(pair) = members.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(duplicate(&pair[0].0));
         }
+        // A tree of small objects would be mostly room for members that never come.
+        members.shrink_to_fit();
         Ok(Json::Object(members))
     }
 }
@@ -352,6 +394,22 @@ mod tests {
             let compact = serde_json::to_vec(&value).unwrap();
             let pretty = serde_json::to_vec_pretty(&value).unwrap();
             prop_assert_eq!(Json::parse(&compact).unwrap().canonical(), Json::parse(&pretty).unwrap().canonical());
+        }
+
+        #[test]
+        fn the_canonical_form_is_the_same_wherever_it_is_taken_from(value in any_json(), around in any::<Vec<u8>>(), flip in any::<prop::sample::Index>()) {
+            let text = serde_json::to_vec(&value).unwrap();
+            let json = Json::parse(&text).unwrap();
+            let canonical = json.canonical();
+            let within = [around.as_slice(), &canonical, b"}"].concat();
+            prop_assert!(matches!(json.canonical_within(&within), Cow::Borrowed(_)));
+            prop_assert_eq!(json.canonical_within(&within), canonical.as_slice());
+            prop_assert_eq!(json.canonical_within(&around), canonical.as_slice());
+            let mut other = within;
+            let at = around.len() + flip.index(canonical.len());
+            other[at] ^= 1;
+            prop_assert_eq!(json.canonical_within(&other), canonical.as_slice());
+            prop_assert!(matches!(json.canonical_within(&other), Cow::Owned(_)));
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct Envelope<'a> {
     pub signed: Json<'a>,
     /// Key id and signature bytes, in file order. What is not hexadecimal became empty, which verifies nowhere.
     pub signatures: Vec<(KeyId, Vec<u8>)>,
+    /// The file.
+    bytes: &'a [u8],
 }
 
 impl<'a> Envelope<'a> {
@@ -71,7 +73,12 @@ impl<'a> Envelope<'a> {
             return Err(JsonError("not an object".into()));
         };
         let signed = members.into_iter().find(|(key, _)| key == "signed").map(|(_, value)| value);
-        Ok(Envelope { signed: signed.ok_or_else(|| missing("signed"))?, signatures })
+        Ok(Envelope { signed: signed.ok_or_else(|| missing("signed"))?, signatures, bytes })
+    }
+
+    /// The bytes that the signatures are of: the canonical form of `signed`.
+    pub fn message(&self) -> Cow<'_, [u8]> {
+        self.signed.canonical_within(self.bytes)
     }
 }
 
@@ -405,15 +412,23 @@ pub(crate) fn read_snapshot(signed: &Json<'_>) -> Result<Snapshot, JsonError> {
 /// # Errors
 /// If it is not one.
 pub fn read_targets(signed: &Json<'_>) -> Result<Targets, JsonError> {
-    let header = read_header(signed, RoleKind::Targets)?;
-    let targets = object(field(signed, "targets")?, "targets")?;
-    let targets = targets
-        .iter()
-        .map(|(path, file)| {
-            let file = read_target_file(file).map_err(|e| JsonError(format!("target {path:?}: {e}")))?;
-            Ok((path.to_string(), file))
-        })
-        .collect::<Result<_, JsonError>>()?;
+    take_targets(signed.clone())
+}
+
+/// As [`read_targets`], giving back the memory of the tree on the way: a role may list thousands of files.
+pub(crate) fn take_targets(mut signed: Json<'_>) -> Result<Targets, JsonError> {
+    let header = read_header(&signed, RoleKind::Targets)?;
+    let files = match signed.take("targets") {
+        Some(Json::Object(files)) => files,
+        Some(_) => return Err(wrong("targets", "an object")),
+        None => return Err(missing("targets")),
+    };
+    let mut targets = Vec::with_capacity(files.len());
+    for (path, file) in files {
+        let file = read_target_file(&file).map_err(|e| JsonError(format!("target {path:?}: {e}")))?;
+        targets.push((path.into_owned(), file));
+    }
+    let targets = targets.into_iter().collect();
     let delegations = match signed.member("delegations") {
         None => Vec::new(),
         Some(delegations) => {
@@ -562,6 +577,7 @@ fn object<'j, 'a>(value: &'j Json<'a>, name: &str) -> Result<&'j [(Cow<'a, str>,
 fn unsigned(value: &Json<'_>, name: &str) -> Result<u64, JsonError> {
     match value {
         Json::Integer(n) => u64::try_from(*n).map_err(|_| wrong(name, "a number from 0 to 2^64-1")),
+        Json::Large(n) => Ok(*n),
         _ => Err(wrong(name, "an integer")),
     }
 }

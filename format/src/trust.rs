@@ -11,7 +11,7 @@ use crate::digest::Sha256;
 use crate::key::PublicKey;
 use crate::metadata::{
     Delegation, Envelope, Header, MetaFile, RoleKeys, RoleKind, Root, Snapshot, TargetFile, Targets,
-    Timestamp, read_root, read_snapshot, read_targets, read_timestamp,
+    Timestamp, read_root, read_snapshot, read_timestamp, take_targets,
 };
 use crate::name::TargetPath;
 use crate::time::UnixTime;
@@ -384,7 +384,7 @@ impl TrustedMetadataSet {
         };
         let envelope = Envelope::parse(bytes).map_err(|e| TrustError::malformed(role, e))?;
         verify(role, keys, &envelope)?;
-        let new = read_targets(&envelope.signed).map_err(|e| TrustError::malformed(role, e))?;
+        let new = take_targets(envelope.signed).map_err(|e| TrustError::malformed(role, e))?;
         // 5.6.4
         announced(role, &new.header, meta)?;
         // 5.6.5
@@ -561,7 +561,7 @@ fn parse_root(bytes: &[u8]) -> Result<(Root, Envelope<'_>), TrustError> {
 /// count and do no harm; one key counts once, though it may stand there under several ids (an id covers fields that
 /// make no other key of it).
 fn verify(role: &str, keys: &RoleKeys, envelope: &Envelope<'_>) -> Result<(), TrustError> {
-    let message = envelope.signed.canonical();
+    let message = envelope.message();
     let mut valid: Vec<&PublicKey> = Vec::new();
     for (id, key) in &keys.keys {
         let signed = || {
