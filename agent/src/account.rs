@@ -5,7 +5,7 @@ use std::time::Duration;
 use format::digest::Sha256;
 use format::inventory::PackageChange;
 use format::report::{BundleRef, Outcome, Step};
-use format::status::{NodeStatus, PlanStatus, State, Status, StepStatus};
+use format::status::{NodeStatus, PlanStatus, Quarantined, State, Status, StepStatus};
 use host::clock::Clock as _;
 use host::isolation::Seen;
 
@@ -112,18 +112,32 @@ impl<'n> Account<'n> {
     /// That of the step; or, if it had none, that of writing the account.
     pub fn close(mut self, result: Result<Said>) -> Result<()> {
         let seconds = (self.node.clock.instant() - self.began).as_secs();
-        let (exit, said) = match &result {
-            Ok(_) => (Exit::Done, None),
-            Err(error) => (error.exit, Some((error.exit.outcome(), error.to_string()))),
-        };
-        let (said, result) = match (result, said) {
-            (Ok(said), _) => (said, Ok(())),
-            (Err(error), Some((outcome, message))) => {
+        let (exit, said, result) = match result {
+            Ok(said) => (Exit::Done, said, Ok(())),
+            Err(error) => {
                 self.status.status.state = state_after(&error, &self.status.status);
-                (Said { outcome, message, details: std::mem::take(&mut self.details) }, Err(error))
+                let details = std::mem::take(&mut self.details);
+                (
+                    error.exit,
+                    Said { outcome: error.exit.outcome(), message: error.to_string(), details },
+                    Err(error),
+                )
             }
-            (Err(error), None) => return Err(error),
         };
+        self.status.status.quarantine = self.refused();
+        // A bundle whose install failed here stays that until something else happens: that it is staged, or not tried
+        // again, hides nothing.
+        let failed = said
+            .details
+            .bundle
+            .as_ref()
+            .and_then(|bundle| failed_install(&self.status.status.quarantine, bundle));
+        let is_only_refused = failed.is_some() && said.outcome == Outcome::Deferred;
+        if let Some(state) = failed
+            && matches!(self.status.status.state, State::Staged | State::Fetching | State::Deferred)
+        {
+            self.status.status.state = state;
+        }
         let before = match self.step {
             Step::Fetch => self.status.status.fetch.as_ref(),
             Step::Install => self.status.status.install.as_ref(),
@@ -138,7 +152,7 @@ impl<'n> Account<'n> {
         }
         self.status.status.summary = said.message.clone();
         // An install that found nothing to do says nothing about the last one that did something.
-        if self.step == Step::Fetch || is_news {
+        if self.step == Step::Fetch || (is_news && !is_only_refused) {
             status::set_step(
                 &mut self.status,
                 StepStatus {
@@ -167,17 +181,39 @@ impl<'n> Account<'n> {
         }
     }
 
-    fn write(&mut self, exit: Exit, said: Said, is_news: bool, seconds: u64) -> Result<()> {
-        let mut refused = Quarantine::open(self.node.fetched("quarantine.json"))?.list().to_vec();
+    /// The bundles that this node refuses: the fetch step's list, and the install's, which only root can read; for anyone
+    /// else that is what the install has last written into the status.
+    fn refused(&self) -> Vec<Quarantined> {
+        let list = |path| {
+            Quarantine::open(path)
+                .map(|q| q.list().to_vec())
+                .map_err(|e| log::error!("{e}"))
+                .unwrap_or_default()
+        };
+        let mut refused = list(self.node.fetched("quarantine.json"));
         if nix::unistd::geteuid().is_root() {
-            refused.extend_from_slice(Quarantine::open(self.node.private("refused.json"))?.list());
+            refused.extend(list(self.node.private("refused.json")));
+        } else {
+            let known = self.status.status.quarantine.iter();
+            refused.extend(known.filter(|q| q.exit_code >= Exit::InstallFailed as u8).cloned());
         }
-        self.status.status.quarantine = refused;
+        refused
+    }
+
+    fn write(&mut self, exit: Exit, said: Said, is_news: bool, seconds: u64) -> Result<()> {
         if is_news {
             report::queue(self.node, self.step, exit, said, seconds, self.traffic.received)?;
         }
         status::save(self.node, &mut self.status)
     }
+}
+
+/// The state that a failed install of `bundle` has left.
+fn failed_install(refused: &[Quarantined], bundle: &BundleRef) -> Option<State> {
+    let entry = refused
+        .iter()
+        .find(|q| q.bundle.index == bundle.index && q.exit_code >= Exit::InstallFailed as u8)?;
+    Some(if entry.exit_code == Exit::NeedsPerson as u8 { State::NeedsPerson } else { State::Failed })
 }
 
 /// The node's state after a step that failed.

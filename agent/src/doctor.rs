@@ -145,6 +145,12 @@ fn next(node: &Node, say: &mut Says) {
         say.next("an install was interrupted: the next `prestage install` goes on with it");
     } else if !node.is_configured() {
         say.next("configure what is MISSING above, then run `prestage fetch`");
+    } else if status
+        .plan
+        .as_ref()
+        .is_some_and(|plan| status.quarantine.iter().any(|q| q.bundle.index == plan.bundle.index))
+    {
+        say.next("nothing is installed while that bundle is refused");
     } else if status.plan.is_some_and(|plan| plan.complete) {
         match schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now()) {
             Gate::Open { .. } => say.next("the staged bundle is installed by the next `prestage install`: the maintenance window is open"),

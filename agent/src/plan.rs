@@ -20,7 +20,7 @@ use crate::stage;
 use crate::store::Store;
 
 /// Version of the plan file; another one is made anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A plan.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -44,6 +44,8 @@ pub struct Plan {
     pub changes: Vec<PackageChange>,
     /// What stays although there is an update.
     pub kept_back: Vec<String>,
+    /// What an earlier run of the package manager has left half done, as it words it.
+    pub half_done: Vec<String>,
 }
 
 /// The kept plan, if it was made for this bundle and nothing on the node has changed that it depends on.
@@ -69,7 +71,8 @@ pub fn make(node: &Node, store: &Store, offer: &Offer, index: &Index, everything
     let repo = node.fetched("planning");
     stage::link(store, &index.metadata().collect::<Vec<_>>(), &repo)?;
     let resolution = packages.resolve(&repo, &node.fetched("apt"))?;
-    let plan = Plan::new(&offer.bundle, index, fingerprint, resolution, everything)?;
+    let mut plan = Plan::new(&offer.bundle, index, fingerprint, resolution, everything)?;
+    plan.half_done = packages.audit()?;
     plan.save(&node.fetched("plan.json"))?;
     log::info!(
         "bundle {}: {} of {} packages are needed here",
@@ -131,6 +134,7 @@ impl Plan {
             disk_bytes: resolution.disk_bytes,
             changes: resolution.changes,
             kept_back: resolution.kept_back,
+            half_done: Vec::new(),
         })
     }
 
@@ -142,6 +146,11 @@ impl Plan {
     /// Whether there is nothing to stage.
     pub fn is_empty(&self) -> bool {
         self.packages.is_empty() && self.changes.is_empty()
+    }
+
+    /// Whether there is nothing to do at all: nothing to stage, and nothing half done.
+    pub fn is_done(&self) -> bool {
+        self.is_empty() && self.half_done.is_empty()
     }
 
     /// Reads a kept plan; one that is missing or cannot be read is made anew, so it is none.

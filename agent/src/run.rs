@@ -137,7 +137,7 @@ fn refresh_plan_fetch_stage(
     // Nothing has changed since nothing was needed: an idle poll ends here.
     let everything_is_here =
         format!("this node has everything that bundle {} has for it", offer.bundle.version);
-    if !everything && plan::still_valid(node, &offer)?.is_some_and(|plan| plan.is_empty()) {
+    if !everything && plan::still_valid(node, &offer)?.is_some_and(|plan| plan.is_done()) {
         account.nothing_new();
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, everything_is_here));
     }
@@ -160,6 +160,9 @@ fn refresh_plan_fetch_stage(
         stage::tidy(node, &store, &index, &plan)?;
         if account.status().installed.as_ref().is_some_and(|i| i.bundle.index == offer.bundle.index) {
             account.nothing_new(); // the centre heard it when it was installed
+        }
+        if !plan.half_done.is_empty() {
+            return Err(half_done(&plan.half_done));
         }
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, everything_is_here));
     }
@@ -249,28 +252,7 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
     let offers = decide::offers(&set, &node.variant);
     let staged = |offer: &&Offer| node.fetched("staged").join(offer.bundle.index.to_string()).exists();
     let Some(offer) = offers.iter().find(staged) else {
-        return match (offers.first(), Plan::load(&node.fetched("plan.json"))) {
-            (Some(newest), Some(plan)) if plan.bundle.index == newest.bundle.index && plan.is_empty() => {
-                account.nothing_new();
-                Ok(account.said(
-                    Outcome::UpToDate,
-                    NodeState::UpToDate,
-                    format!("this node has everything that bundle {} has for it", newest.bundle.version),
-                ))
-            }
-            (Some(newest), _) => {
-                account.about(&newest.bundle);
-                Err(Error::deferred(format!("bundle {} is not staged yet", newest.bundle.version)))
-            }
-            (None, _) => {
-                account.nothing_new();
-                Ok(account.said(
-                    Outcome::UpToDate,
-                    NodeState::UpToDate,
-                    format!("the repository has no bundle for the variant {}", node.variant),
-                ))
-            }
-        };
+        return nothing_is_staged(node, offers.first(), now, account);
     };
     account.about(&offer.bundle);
     may_install(node, offer, now)?;
@@ -307,6 +289,48 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
         plan.changes,
     )?;
     transact(node, repo, before, journal, account)
+}
+
+/// Nothing is staged: because nothing is needed, or not yet. What an earlier run left half done is finished all the same.
+fn nothing_is_staged(
+    node: &Node,
+    newest: Option<&Offer>,
+    now: bool,
+    account: &mut Account<'_>,
+) -> Result<Said> {
+    account.nothing_new();
+    let Some(newest) = newest else {
+        let message = format!("the repository has no bundle for the variant {}", node.variant);
+        return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
+    };
+    account.about(&newest.bundle);
+    if Plan::load(&node.fetched("plan.json"))
+        .is_none_or(|plan| plan.bundle.index != newest.bundle.index || !plan.is_empty())
+    {
+        return Err(Error::deferred(format!("bundle {} is not staged yet", newest.bundle.version)));
+    }
+    let packages = node.package_manager()?;
+    if !packages.audit()?.is_empty() {
+        may_install(node, newest, now)?;
+        packages.repair()?;
+    }
+    match packages.audit()?.as_slice() {
+        [] => {
+            let message =
+                format!("this node has everything that bundle {} has for it", newest.bundle.version);
+            Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message))
+        }
+        left => Err(half_done(left)),
+    }
+}
+
+fn half_done(packages: &[String]) -> Error {
+    let what = format!("these packages are half configured: {}", packages.join("; "));
+    Error::new(
+        Exit::Deferred,
+        what,
+        "the next install tries to finish them; see `dpkg --audit` and /var/log/dpkg.log",
+    )
 }
 
 /// Whether the bundle may be installed here and now.

@@ -84,11 +84,11 @@ pub enum State {
     UpToDate,
     /// Parts of a bundle are still missing.
     Fetching,
-    /// Everything is here and proved; waiting for the maintenance window.
+    /// Everything is here and proved; waiting for the maintenance window, or for what put the install off.
     Staged,
     /// An install began and has not ended.
     Installing,
-    /// Something was not ready; it will be tried again.
+    /// Something was not ready before there was anything to fetch; it will be tried again.
     Deferred,
     /// A bundle or the repository was refused.
     Quarantined,

@@ -84,7 +84,7 @@ impl fmt::Display for CommandError {
         match self {
             CommandError::Start { program, error } => write!(f, "{program} could not be started: {error}"),
             CommandError::Isolation { program, error } => {
-                write!(f, "no empty network namespace could be made for {program}: {error}")
+                write!(f, "{program} was not started, because it could not be isolated: {error}")
             }
             CommandError::Failed { command, status, stderr } => {
                 write!(f, "{command} ended with {status}")?;

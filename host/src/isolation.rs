@@ -46,7 +46,7 @@ impl Isolation {
     /// Enters the namespaces, in this thread only.
     fn enter(&self) -> io::Result<Seen> {
         if self.no_network {
-            unshare(CloneFlags::CLONE_NEWNET)?;
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| failed("no network namespace could be made", e))?;
         }
         let seen = Seen { interfaces: interfaces()? };
         // Proof, not trust: what cannot be shown to be empty is not used.
@@ -55,7 +55,7 @@ impl Isolation {
         }
         if let Some(root) = &self.root {
             // Implies CLONE_FS, so that the chroot below is this thread's alone.
-            unshare(CloneFlags::CLONE_NEWNS)?;
+            unshare(CloneFlags::CLONE_NEWNS).map_err(|e| failed("no mount namespace could be made", e))?;
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
             mount_kernel_file_systems(root)?;
             nix::unistd::chroot(root)?;
@@ -63,6 +63,10 @@ impl Isolation {
         }
         Ok(seen)
     }
+}
+
+fn failed(what: &str, error: nix::errno::Errno) -> io::Error {
+    io::Error::new(io::Error::from(error).kind(), format!("{what}: {error}"))
 }
 
 /// Mounts /proc, /sys and /dev into `root`; they go with the namespace.

@@ -163,6 +163,11 @@ fn assert_failure_is_told(world: &World) {
     let again = run(&mut node.prestage(["install"]));
     assert!(again.code != Some(0), "{again}");
     assert_eq!(node.read("/var/log/dpkg.log"), terminal, "dpkg ran again: {again}");
+    // And what comes after does not hide it.
+    run(&mut node.prestage(["run"]));
+    let later = node.status().status;
+    assert_eq!(later.state, status.state, "{}", later.summary);
+    assert_eq!(later.install.expect("the install step").outcome, install.outcome);
 }
 
 #[test]

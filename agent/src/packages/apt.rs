@@ -48,7 +48,10 @@ impl Apt<'_> {
     /// If there is no dpkg that works.
     pub fn architecture(root: &Path) -> Result<String> {
         let command = in_root(root, Command::new("dpkg").arg("--print-architecture"), false);
-        let output = command.output().map_err(|e| Error::new(Exit::Config, e, "set [node] variant"))?;
+        let output = command.output().map_err(|e| match e {
+            CommandError::Isolation { .. } => explain(&e),
+            _ => Error::new(Exit::Config, e, "set [node] variant"),
+        })?;
         Ok(output.stdout.trim().to_owned())
     }
 
