@@ -630,3 +630,21 @@ fn a_signed_length_lowers_the_limit_and_never_raises_it() {
     assert_eq!(set.wanted_targets("targets").unwrap().limit, format::trust::MAX_TARGETS);
     assert_eq!(set.wanted_targets("bundles").unwrap().limit, 7);
 }
+
+#[test]
+fn a_role_that_says_something_else_now_takes_back_what_it_delegated() {
+    let file = json!({"length": 3, "hashes": {"sha256": Sha256::of(b"abc").to_string()}});
+    let to = |role: &str, key: u8, pattern: &str| json!({"keys": keys(&[key]), "roles": [delegation(role, key, json!({"paths": [pattern]}))]});
+    // a and b delegate to c with different keys; there are two files of c, which give d different keys.
+    let both = json!({"keys": keys(&[7]), "roles": [delegation("a", 7, json!({"paths": ["*"]})), delegation("b", 7, json!({"paths": ["*"]}))]});
+    let (mut set, mut files) = delegating(&[
+        ("targets", targets_role(json!({}), both), 6),
+        ("a", targets_role(json!({}), to("c", 8, "*.py")), 7),
+        ("b", targets_role(json!({}), to("c", 9, "*.md")), 7),
+        ("c", targets_role(json!({}), to("d", 7, "*")), 8),
+        ("d", targets_role(json!({"x.py": file, "x.md": file}), json!({"keys": {}, "roles": []})), 7),
+    ]);
+    assert!(search_with(&mut set, "x.py", &files).unwrap().0.is_some());
+    files.insert("c", signed(&targets_role(json!({}), to("d", 10, "*")), &[9]));
+    assert!(matches!(search_with(&mut set, "x.md", &files), Err(TrustError::Signatures { .. })));
+}
