@@ -18,7 +18,7 @@ use host::clock::Clock;
 use host::file;
 
 use crate::error::{Error, Exit, Result};
-use crate::fetch::{Changed, Range, Traffic, Transport, TransportError, Tries, read_all, read_limited};
+use crate::fetch::{Changed, Range, Transport, TransportError, Tries, read_all, read_limited};
 
 /// Where trusted copies are kept, and where trust begins.
 pub struct Keep {
@@ -319,14 +319,6 @@ impl Transport for KeptMetadata {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(TransportError::NotFound),
             Err(e) => Err(TransportError::failed(e)),
         }
-    }
-
-    fn traffic(&self) -> Traffic {
-        Traffic::default()
-    }
-
-    fn is_remote(&self) -> bool {
-        false
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use format::export::{self, Place};
 
-use super::transport::{Range, Traffic, Transport, TransportError};
+use super::transport::{Range, Transport, TransportError};
 use crate::error::{Error, Exit, Result};
 
 /// A folder with the layout of a repository.
@@ -46,14 +46,6 @@ impl Transport for Folder {
             Ok(reader) => Ok(Box::new(reader)),
             Err(e) => Err(explain(&full, &e)),
         }
-    }
-
-    fn traffic(&self) -> Traffic {
-        Traffic::default()
-    }
-
-    fn is_remote(&self) -> bool {
-        false
     }
 }
 
@@ -105,14 +97,6 @@ impl Transport for Archive {
         let Range { from, to } = range.unwrap_or(Range { from: 0, to: length });
         let (from, to) = (from.min(length), to.min(length));
         Ok(Box::new(At { file: &self.file, position: offset + from, end: offset + to }))
-    }
-
-    fn traffic(&self) -> Traffic {
-        Traffic::default()
-    }
-
-    fn is_remote(&self) -> bool {
-        false
     }
 }
 

@@ -85,11 +85,15 @@ pub trait Transport {
         Ok(Some(Changed { reader: self.get(path, None)?, validator: None }))
     }
 
-    /// What has been moved so far.
-    fn traffic(&self) -> Traffic;
+    /// What has been moved over the network so far.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
 
     /// Whether bytes from here use the link that the rate limit protects.
-    fn is_remote(&self) -> bool;
+    fn is_remote(&self) -> bool {
+        false
+    }
 }
 
 /// Reads all of a small file.
