@@ -5,12 +5,13 @@
 #   make demo       the whole path on this machine with real packages (root)
 #   make test       formatting, lints, unit and end-to-end tests (root)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
+#   make fuzz       every reader of foreign bytes for ten minutes each
 #   make bench      speed and memory beside the ordinary tools (root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test test-long lint bench clean
+.PHONY: all setup build demo test test-long lint fuzz bench clean
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -29,6 +30,7 @@ demo: setup
 
 lint: setup
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	shellcheck -x scripts/*.sh .ci/run
 	$(if $(deny),cargo deny --offline --log-level error check bans licenses sources)
@@ -47,6 +49,9 @@ test-long: setup
 bench: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
 	scripts/bench.sh
+
+fuzz: setup
+	scripts/fuzz.sh 600
 
 clean:
 	cargo clean
