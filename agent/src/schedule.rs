@@ -188,9 +188,16 @@ mod tests {
     fn no_window_is_always_open_and_nonsense_is_refused() {
         assert_eq!(gate(None, &TimeZone::UTC, UnixTime(0)), Gate::Open { until: None });
         assert!(matches!(gate(Some(&[]), &TimeZone::UTC, UnixTime(0)), Gate::Closed { .. }));
-        for bad in
-            ["", "Tue", "Tue 2-4", "Foo 02:00-04:00", "Tue 02:00-25:00", "Tue 02:60-04:00", "24:30-25:00", "9223372036854775807:00-01:00"]
-        {
+        for bad in [
+            "",
+            "Tue",
+            "Tue 2-4",
+            "Foo 02:00-04:00",
+            "Tue 02:00-25:00",
+            "Tue 02:60-04:00",
+            "24:30-25:00",
+            "9223372036854775807:00-01:00",
+        ] {
             assert!(bad.parse::<Window>().is_err(), "{bad}");
         }
         assert!("Sat,Sun 00:00-24:00".parse::<Window>().is_ok());
