@@ -32,13 +32,15 @@ lint: setup
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
-	shellcheck -x scripts/*.sh .ci/run
+	cargo clippy -p prestage-conformance --features ecdsa --all-targets --quiet -- -D warnings
+	shellcheck -x scripts/*.sh .ci/run tests/python-tuf/run conformance/prestage-conformance
 	$(if $(deny),cargo deny --offline --log-level error check bans licenses sources)
 
 # The node root first, and apart from the tests, so that none of them waits for the archive.
 test: lint
 	@scripts/node-root.sh minimal >/dev/null
 	cargo build --quiet --workspace --bins --tests
+	tests/python-tuf/run
 	$(if $(nextest),cargo nextest run --config-file tests/nextest.toml --workspace,cargo test --workspace --no-fail-fast)
 
 test-long: setup

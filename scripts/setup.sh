@@ -22,6 +22,7 @@ time:/usr/bin/time:measures time and memory
 iproute2:/usr/sbin/ip:looks at network namespaces
 xz-utils:/usr/bin/xz:is what packages are compressed with
 shellcheck:/usr/bin/shellcheck:checks the scripts
+python3-venv:/var/lib/dpkg/info/python3-venv.list:runs the tests against python-tuf
 '
 
 missing=()

@@ -1,6 +1,6 @@
 //! Outcomes on their way to the centre: a queue of files, kept until the centre has accepted each.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use format::API_VERSION;
 use format::report::{KIND, Outcome, Report, Step};
@@ -71,14 +71,22 @@ pub fn queue(
         bytes_received,
     };
     let bytes = serde_json::to_vec(&report).map_err(|e| Error::io("report", &e.into()))?;
-    // The time first, so that names are in the order of events.
-    let path = node.reports().join(format!("{:012}-{}.json", at.0.max(0), report.id.short()));
+    // Milliseconds first, so that names are in the order of events; and never before what is queued already, whatever
+    // the clock does.
+    let after_last = files(node).last().and_then(|last| number_of(last)).map_or(0, |last| last + 1);
+    let number = after_last.max(at.0.max(0).saturating_mul(1000));
+    let path = node.reports().join(format!("{number:015}-{}.json", report.id.short()));
     file::replace_like(&path, &bytes, 0o644, &node.fetched(""))?;
     for old in files(node).iter().rev().skip(MAX_QUEUED) {
         log::warn!("more than {MAX_QUEUED} reports wait; {} is dropped", old.display());
         file::remove(old)?;
     }
     Ok(())
+}
+
+/// The number that a queued report's name begins with.
+fn number_of(path: &Path) -> Option<i64> {
+    path.file_name()?.to_str()?.split('-').next()?.parse().ok()
 }
 
 /// How many reports wait.
