@@ -42,8 +42,11 @@ fn kill_in_the_middle(world: &World) {
     run(&mut world.node.prestage(["fetch"])).expect(0);
     let agent = Running::start(&mut world.node.prestage(["install", "--now"]));
     wait_for("the postinst to begin", || world.node.path("/reached").exists());
-    assert_eq!(world.node.status().status.state, State::Installing);
     agent.kill();
+    // Whatever was said before the kill, it is not that the node is patched.
+    let status = world.node.status().status;
+    assert_eq!(status.state, State::Installing);
+    assert!(status.installed.is_none());
 }
 
 fn assert_went_on(world: &World) {

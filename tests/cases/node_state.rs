@@ -1,12 +1,9 @@
 //! Nodes as they are: held packages, edited files, locks, full disks, interrupted and failing packages.
 
-use std::time::{Duration, Instant};
-
 use format::report::Outcome;
 use format::status::State;
 use lab::debs::Deb;
-use lab::sandbox::{Running, command, run};
-use lab::server::PATIENCE;
+use lab::sandbox::{command, run};
 use lab::world::{World, new_packages, old_packages};
 
 #[test]
@@ -199,38 +196,6 @@ fn a_package_manager_that_stops_before_it_changes_anything_is_4_and_not_6() {
     std::fs::remove_file(node.path("/etc/apt/apt.conf.d/99-stop")).expect("the hook");
     run(&mut node.prestage(["install", "--now"])).expect(0);
     world.assert_patched();
-}
-
-#[test]
-fn an_agent_killed_in_the_middle_of_an_install_goes_on_when_it_is_run_again() {
-    let mut new = new_packages();
-    new.retain(|deb| !format!("{deb:?}").contains("till-data"));
-    let waits = "touch /var/log/in-postinst\nwhile [ ! -e /etc/till-go-on ]; do sleep 0.05; done";
-    new.push(Deb::new("till-data", "2.0").script("postinst", waits));
-    let world = World::with(&old_packages(), &new);
-    let node = &world.node;
-    run(&mut node.prestage(["fetch"])).expect(0);
-    let mut agent = Running::start(&mut node.prestage(["install", "--now"]));
-    let deadline = Instant::now() + PATIENCE;
-    while !node.path("/var/log/in-postinst").exists() {
-        assert!(!agent.has_ended() && Instant::now() < deadline, "the install never came so far");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    agent.kill();
-    // Whatever was said before the kill, it is not that the node is patched.
-    assert_eq!(node.status().status.state, State::Installing);
-    assert!(node.status().status.installed.is_none());
-    node.write("/etc/till-go-on", "");
-    // apt and dpkg are never killed with the agent; while they still work, the agent waits its turn.
-    let ended = loop {
-        let ended = run(&mut node.prestage(["install", "--now"]));
-        if ended.code != Some(1) || Instant::now() > deadline {
-            break ended;
-        }
-    };
-    ended.expect(0);
-    world.assert_patched();
-    assert_eq!(node.status().status.state, State::UpToDate);
 }
 
 #[test]
