@@ -12,7 +12,7 @@ use host::isolation::Seen;
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{Traffic, Transport};
 use crate::node::Node;
-use crate::quarantine::Quarantine;
+use crate::quarantine::{Quarantine, is_unverified};
 use crate::report::{Details, Said};
 use crate::{report, status};
 
@@ -184,18 +184,18 @@ impl<'n> Account<'n> {
     /// The bundles that this node refuses: the fetch step's list, and the install's, which only root can read; for anyone
     /// else that is what the install has last written into the status.
     fn refused(&self) -> Vec<Quarantined> {
-        let list = |path| {
-            Quarantine::open(path)
+        let list = |path, step| {
+            Quarantine::open(path, step)
                 .map(|q| q.list().to_vec())
                 .map_err(|e| log::error!("{e}"))
                 .unwrap_or_default()
         };
-        let mut refused = list(self.node.fetched("quarantine.json"));
+        let mut refused = list(self.node.fetched("quarantine.json"), Step::Fetch);
         if nix::unistd::geteuid().is_root() {
-            refused.extend(list(self.node.private("refused.json")));
+            refused.extend(list(self.node.private("refused.json"), Step::Install));
         } else {
             let known = self.status.status.quarantine.iter();
-            refused.extend(known.filter(|q| q.exit_code >= Exit::InstallFailed as u8).cloned());
+            refused.extend(known.filter(|q| q.step == Step::Install).cloned());
         }
         refused
     }
@@ -208,12 +208,14 @@ impl<'n> Account<'n> {
     }
 }
 
-/// The state that a failed install of `bundle` has left.
+/// The state that an install of `bundle` which was refused or failed has left.
 fn failed_install(refused: &[Quarantined], bundle: &BundleRef) -> Option<State> {
-    let entry = refused
-        .iter()
-        .find(|q| q.bundle.index == bundle.index && q.exit_code >= Exit::InstallFailed as u8)?;
-    Some(if entry.exit_code == Exit::NeedsPerson as u8 { State::NeedsPerson } else { State::Failed })
+    let entry = refused.iter().find(|q| q.bundle.index == bundle.index && q.step == Step::Install)?;
+    Some(match entry.exit_code {
+        code if is_unverified(code) => State::Quarantined,
+        code if code == Exit::NeedsPerson as u8 => State::NeedsPerson,
+        _ => State::Failed,
+    })
 }
 
 /// The node's state after a step that failed.

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use format::name::BundleVersion;
 use lexopt::{Arg, Parser};
 
 use crate::error::{Error, Exit};
@@ -21,6 +22,7 @@ Verbs:
   import PATH [--everything]
                    as fetch, from an export: a folder or one .tar file
   verify PATH      check an export or repository to the last byte; changes nothing
+  release VERSION  have a bundle again that this node refuses (quarantine)
   report           send queued reports to the centre
   status [--json]  how this node is
   doctor           what is configured, what is missing, what comes next
@@ -72,6 +74,11 @@ pub enum Verb {
         /// The export.
         path: PathBuf,
     },
+    /// Have a bundle again that this node refuses.
+    Release {
+        /// Its name.
+        version: BundleVersion,
+    },
     /// Send queued reports.
     Report,
     /// How the node is.
@@ -115,7 +122,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
             Arg::Long("json") if verb.as_deref() == Some("status") => json = true,
             Arg::Long("everything") if verb.as_deref() == Some("import") => everything = true,
             Arg::Value(value) if verb.is_none() => verb = Some(value.to_string_lossy().into_owned()),
-            Arg::Value(value) if path.is_none() && matches!(verb.as_deref(), Some("import" | "verify")) => {
+            Arg::Value(value)
+                if path.is_none() && matches!(verb.as_deref(), Some("import" | "verify" | "release")) =>
+            {
                 path = Some(value.into())
             }
             other => return Err(usage(other.unexpected())),
@@ -129,6 +138,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
         Some("install") => Verb::Install { now },
         Some("import") => Verb::Import { path: needs_path("import")?, everything },
         Some("verify") => Verb::Verify { path: needs_path("verify")? },
+        Some("release") => {
+            let name =
+                path.take().ok_or_else(|| usage("`prestage release` needs the VERSION of a bundle"))?;
+            Verb::Release { version: name.to_string_lossy().parse().map_err(usage)? }
+        }
         Some("report") => Verb::Report,
         Some("status") => Verb::Status { json },
         Some("doctor") => Verb::Doctor,
@@ -173,6 +187,8 @@ mod tests {
             "status --everything",
             "import",
             "verify a b",
+            "release",
+            "release ../x",
             "frobnicate",
             "",
             "--root",

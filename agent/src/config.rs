@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use format::name::{NodeId, Variant};
+use format::status::QuarantineEnd;
 
 use crate::error::{Error, Result};
 use crate::schedule::Window;
@@ -48,6 +49,7 @@ struct FetchFragment {
     rate: Option<String>,
     receive_buffer: Option<String>,
     stall_timeout_seconds: Option<u64>,
+    quarantine: Option<String>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -98,6 +100,8 @@ pub struct Settings {
     pub receive_buffer: usize,
     /// `[fetch] stall-timeout-seconds`.
     pub stall_timeout: Duration,
+    /// `[fetch] quarantine`: what ends the refusal of a bundle that could not be verified.
+    pub quarantine: QuarantineEnd,
     /// `[schedule] maintenance-window`; none: always open.
     pub windows: Option<Vec<Window>>,
     /// `[schedule] timezone`, an IANA name; none: the system's.
@@ -241,6 +245,15 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
             Some(_) => return Err("[fetch] receive-buffer: from 4KiB to 64MiB".into()),
         },
         stall_timeout: Duration::from_secs(fetch.stall_timeout_seconds.unwrap_or(60).max(1)),
+        quarantine: match fetch.quarantine.as_deref() {
+            None | Some("until-verified") => QuarantineEnd::Verified,
+            Some("until-released") => QuarantineEnd::Released,
+            Some(other) => {
+                return Err(format!(
+                    "[fetch] quarantine: {other:?} is neither \"until-verified\" nor \"until-released\""
+                ));
+            }
+        },
         windows: windows.transpose().map_err(|e| format!("[schedule] maintenance-window: {e}"))?,
         timezone: schedule.timezone,
         allow_network: install.allow_network.unwrap_or(false),
@@ -343,6 +356,7 @@ mod tests {
             ("repository.mirrors = ['ftp://x']", "mirrors"),
             ("schedule.maintenance-window = ['Tuesday night']", "maintenance-window"),
             ("schedule.timezone = 'Mars/Olympus'", "timezone"),
+            ("fetch.quarantine = 'never'", "[fetch] quarantine"),
             ("report.url = 'report.example'", "[report] url"),
         ] {
             let error = settings(text).unwrap_err();

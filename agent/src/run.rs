@@ -5,9 +5,11 @@ use std::path::Path;
 
 use format::digest::Sha256;
 use format::index::MAX_INDEX;
-use format::name::TargetPath;
-use format::report::Outcome;
-use format::status::{InstalledStatus, State as NodeState};
+use format::name::{BundleVersion, TargetPath};
+use format::report::{Outcome, Step};
+use format::status::{InstalledStatus, QuarantineEnd, Quarantined, State as NodeState};
+use format::time::UnixTime;
+use format::trust::TrustedMetadataSet;
 use host::file;
 
 use crate::account::Account;
@@ -18,7 +20,7 @@ use crate::error::{Error, Exit, Result};
 use crate::fetch::{Archive, Fetcher, Folder, Throttle, Transport};
 use crate::node::Node;
 use crate::plan::Plan;
-use crate::quarantine::{Quarantine, UNTIL_REPLACED, UNTIL_VERIFIED};
+use crate::quarantine::{self, Quarantine, Release, is_unverified};
 use crate::refresh::{Keep, KeptMetadata, refresh};
 use crate::report::Said;
 use crate::restore::NoRestorePoints;
@@ -46,6 +48,7 @@ pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
         Verb::Install { now } => install(&node, *now).map(|()| Exit::Done),
         Verb::Import { path, everything } => import(&node, path, *everything).map(|()| Exit::Done),
         Verb::Verify { path } => verify::verify(&node, path).map(|text| print(&text)).map(|()| Exit::Done),
+        Verb::Release { version } => release(&node, version).map(|()| Exit::Done),
         Verb::Report => send_reports(&node).map(|()| Exit::Done),
         Verb::Status { json } => show_status(&node, *json).map(|()| Exit::Done),
         Verb::Doctor => Ok(Exit::Done),
@@ -99,14 +102,14 @@ pub fn open_export(path: &Path) -> Result<Box<dyn Transport>> {
 fn fetch_step(node: &Node, mirrors: &[Box<dyn Transport + '_>], everything: bool) -> Result<()> {
     node.make_folders()?;
     let _lock = node.lock()?;
-    let mut account = Account::open(node, format::report::Step::Fetch);
-    let result = refresh_plan_fetch_stage(node, mirrors, everything, &mut account);
+    let mut account = Account::open(node, Step::Fetch);
+    let mut quarantine = Quarantine::open(node.fetched("quarantine.json"), Step::Fetch)?;
+    let result = refresh_plan_fetch_stage(node, mirrors, everything, &mut quarantine, &mut account);
     account.traffic(mirrors);
-    let mut quarantine = Quarantine::open(node.fetched("quarantine.json"))?;
     match (&result, account.bundle()) {
         (Ok(_), _) => quarantine.retain(|_| false)?,
-        (Err(error), Some(bundle)) if matches!(error.exit, Exit::Integrity | Exit::Trust) => {
-            quarantine.put(bundle, error, node.now(), UNTIL_VERIFIED)?;
+        (Err(error), Some(bundle)) if is_unverified(error.exit as u8) => {
+            quarantine.put(bundle, error, node.now(), node.settings.quarantine)?;
         }
         _ => {}
     }
@@ -118,6 +121,7 @@ fn refresh_plan_fetch_stage(
     node: &Node,
     mirrors: &[Box<dyn Transport + '_>],
     everything: bool,
+    quarantine: &mut Quarantine,
     account: &mut Account<'_>,
 ) -> Result<Said> {
     space::enough(&node.state(), 0, "to work")?;
@@ -133,6 +137,9 @@ fn refresh_plan_fetch_stage(
         Decision::Nothing(why) => return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, why)),
     };
     account.about(&offer.bundle);
+    if let Some(q) = quarantine.of(&offer.bundle.index).filter(|q| q.ends == QuarantineEnd::Released) {
+        return Err(quarantine::refusal(q));
+    }
 
     // Nothing has changed since nothing was needed: an idle poll ends here.
     let everything_is_here =
@@ -209,26 +216,18 @@ fn install(node: &Node, now: bool) -> Result<()> {
     node.make_folders()?;
     node.make_private_folder()?;
     let _lock = node.lock()?;
-    let mut account = Account::open(node, format::report::Step::Install);
+    let mut account = Account::open(node, Step::Install);
+    let mut refused = Quarantine::open(node.private("refused.json"), Step::Install)?;
     let result = match Journal::open(&node.private("journal.json"))? {
         Some(journal) => go_on(node, journal, &mut account),
-        None => verify_and_install(node, now, &mut account),
+        None => verify_and_install(node, now, &mut refused, &mut account),
     };
-    let mut refused = Quarantine::open(node.private("refused.json"))?;
     match (&result, account.bundle()) {
         (Ok(said), _) if said.outcome == Outcome::Installed => refused.retain(|_| false)?,
         (Err(error), Some(bundle))
             if matches!(error.exit, Exit::InstallFailed | Exit::RolledBack | Exit::NeedsPerson) =>
         {
-            refused.put(bundle, error, node.now(), UNTIL_REPLACED)?;
-        }
-        (Err(error), Some(bundle)) if matches!(error.exit, Exit::Integrity | Exit::Trust) => {
-            Quarantine::open(node.fetched("quarantine.json"))?.put(
-                bundle,
-                error,
-                node.now(),
-                UNTIL_VERIFIED,
-            )?;
+            refused.put(bundle, error, node.now(), QuarantineEnd::ByHand)?;
         }
         _ => {}
     }
@@ -236,7 +235,12 @@ fn install(node: &Node, now: bool) -> Result<()> {
 }
 
 /// Re-verify everything as root, then the transaction.
-fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Result<Said> {
+fn verify_and_install(
+    node: &Node,
+    now: bool,
+    refused: &mut Quarantine,
+    account: &mut Account<'_>,
+) -> Result<Said> {
     // Trust anew: what the fetch step kept is only a mirror.
     let keep = Keep { folder: node.private("metadata"), initial_root: node.initial_root() };
     let kept: [Box<dyn Transport>; 1] = [Box::new(KeptMetadata::new(&node.fetched("metadata")))];
@@ -252,34 +256,27 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
     let offers = decide::offers(&set, &node.variant);
     let staged = |offer: &&Offer| node.fetched("staged").join(offer.bundle.index.to_string()).exists();
     let Some(offer) = offers.iter().find(staged) else {
-        return nothing_is_staged(node, offers.first(), now, account);
+        return nothing_is_staged(node, offers.first(), now, refused, account);
     };
     account.about(&offer.bundle);
-    may_install(node, offer, now)?;
+    may_install(node, offer, now, refused)?;
 
-    // Plan again, as root, with metadata that root has verified itself.
-    let store = Store::open(node.fetched("store"))?;
-    let index = copy_index(&store, offer, &node.private("index.json"))?;
-    check_index(node, &set, offer, &index)?;
-    let repo = StagedRepo::begin(node.private("staged"))?;
-    repo.copy_verified(&store, &index, &index.metadata().collect::<Vec<_>>())?;
-    let packages = node.package_manager()?;
-    if !packages.audit()?.is_empty() {
-        log::warn!("an earlier run of the package manager was interrupted; finishing it first");
-        packages.repair()?;
-    }
-    let resolution = packages.resolve(repo.folder(), &node.private("apt"))?;
-    let plan = Plan::new(&offer.bundle, &index, packages.fingerprint()?, resolution, false)?;
+    let (repo, plan) = verify_staged(node, &set, offer).inspect_err(|error| {
+        // The fetch step has verified all of this: whoever has changed it since may still be at work.
+        if is_unverified(error.exit as u8)
+            && let Err(e) = refused.put(&offer.bundle, error, node.now(), QuarantineEnd::Released)
+        {
+            log::error!("{e}");
+        }
+    })?;
     if plan.is_empty() {
         let message = format!("this node has everything that bundle {} has for it", offer.bundle.version);
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
     }
-    space::for_install(node, &plan)?;
-    repo.copy_verified(&store, &index, &plan.members(&index))?;
 
     // Check the node before it is touched, write down where it stands, and begin.
     transaction::check_baseline(node)?;
-    let before = packages.inventory()?;
+    let before = node.package_manager()?.inventory()?;
     file::replace(&node.private("before"), before.to_text().as_bytes(), 0o600)?;
     let journal = Journal::begin(
         &node.private("journal.json"),
@@ -291,11 +288,34 @@ fn verify_and_install(node: &Node, now: bool, account: &mut Account<'_>) -> Resu
     transact(node, repo, before, journal, account)
 }
 
+/// Copies what is staged to where only root can write, verifying every byte on the way, and plans anew from that. The
+/// copy is complete unless the plan is empty.
+fn verify_staged(node: &Node, set: &TrustedMetadataSet, offer: &Offer) -> Result<(StagedRepo, Plan)> {
+    let store = Store::open(node.fetched("store"))?;
+    let index = copy_index(&store, offer, &node.private("index.json"))?;
+    check_index(node, set, offer, &index)?;
+    let repo = StagedRepo::begin(node.private("staged"))?;
+    repo.copy_verified(&store, &index, &index.metadata().collect::<Vec<_>>())?;
+    let packages = node.package_manager()?;
+    if !packages.audit()?.is_empty() {
+        log::warn!("an earlier run of the package manager was interrupted; finishing it first");
+        packages.repair()?;
+    }
+    let resolution = packages.resolve(repo.folder(), &node.private("apt"))?;
+    let plan = Plan::new(&offer.bundle, &index, packages.fingerprint()?, resolution, false)?;
+    if !plan.is_empty() {
+        space::for_install(node, &plan)?;
+        repo.copy_verified(&store, &index, &plan.members(&index))?;
+    }
+    Ok((repo, plan))
+}
+
 /// Nothing is staged: because nothing is needed, or not yet. What an earlier run left half done is finished all the same.
 fn nothing_is_staged(
     node: &Node,
     newest: Option<&Offer>,
     now: bool,
+    refused: &Quarantine,
     account: &mut Account<'_>,
 ) -> Result<Said> {
     account.nothing_new();
@@ -311,7 +331,7 @@ fn nothing_is_staged(
     }
     let packages = node.package_manager()?;
     if !packages.audit()?.is_empty() {
-        may_install(node, newest, now)?;
+        may_install(node, newest, now, refused)?;
         packages.repair()?;
     }
     match packages.audit()?.as_slice() {
@@ -334,20 +354,12 @@ fn half_done(packages: &[String]) -> Error {
 }
 
 /// Whether the bundle may be installed here and now.
-fn may_install(node: &Node, offer: &Offer, now: bool) -> Result<()> {
-    let refused = |q: &format::status::Quarantined, exit| {
-        Err(Error::new(
-            exit,
-            format!("bundle {} is refused on this node: {}", offer.bundle.version, q.reason),
-            "`prestage status` says how it ends",
-        ))
-    };
-    if let Some(q) = Quarantine::open(node.fetched("quarantine.json"))?.of(&offer.bundle.index) {
-        return refused(q, if q.exit_code == Exit::Trust as u8 { Exit::Trust } else { Exit::Integrity });
-    }
-    if let Some(q) = Quarantine::open(node.private("refused.json"))?.of(&offer.bundle.index).filter(|_| !now)
-    {
-        return refused(q, Exit::Deferred);
+fn may_install(node: &Node, offer: &Offer, now: bool, refused: &Quarantine) -> Result<()> {
+    let unverified = Quarantine::open(node.fetched("quarantine.json"), Step::Fetch)?;
+    let by_hand = |q: &&Quarantined| now && q.ends == QuarantineEnd::ByHand;
+    let entries = [unverified.of(&offer.bundle.index), refused.of(&offer.bundle.index)];
+    if let Some(q) = entries.into_iter().flatten().find(|q| !by_hand(q)) {
+        return Err(quarantine::refusal(q));
     }
     match schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now()) {
         Gate::Closed { until } if !now => Err(Error::new(
@@ -440,6 +452,32 @@ fn transact(
         Some(InstalledStatus { bundle, at: node.now(), packages: changes, inventory: now.digest() });
     account.status().plan = None;
     Ok(account.said(Outcome::Installed, NodeState::UpToDate, message))
+}
+
+/// `release`: have a bundle again that this node refuses.
+fn release(node: &Node, version: &BundleVersion) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::new(Exit::Io, "a release needs root", "run it as root"));
+    }
+    node.make_folders()?;
+    node.make_private_folder()?;
+    let _lock = node.lock()?;
+    // By whoever is here, and now: everything that was refused until this moment.
+    let releases = [Release { version: version.clone(), before: UnixTime(i64::MAX) }];
+    let lists =
+        [(node.fetched("quarantine.json"), Step::Fetch), (node.private("refused.json"), Step::Install)];
+    let mut status = status::load(node);
+    let mut released = 0;
+    for (path, step) in lists {
+        released += Quarantine::open(path, step)?.release(&releases)?.len();
+    }
+    status.status.quarantine.retain(|q| q.bundle.version != *version);
+    status::save(node, &mut status)?;
+    print(&match released {
+        0 => format!("bundle {version} is not refused here\n"),
+        _ => format!("bundle {version} is released; the next `prestage run` tries it again\n"),
+    });
+    Ok(())
 }
 
 /// `report`: send what waits.

@@ -173,19 +173,35 @@ pub struct InstalledStatus {
     pub inventory: Sha256,
 }
 
+/// What ends a refusal, beside another bundle that is published and installed, or a release by name in a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum QuarantineEnd {
+    /// A fetch that verifies all of it: what was wrong was a copy, not the bundle.
+    Verified,
+    /// `prestage install --now` on the node: its install failed there.
+    ByHand,
+    /// Nothing else but `prestage release` on the node: somebody may be at work there.
+    Released,
+}
+
 /// A bundle that the node refuses.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quarantined {
     /// Which bundle.
     pub bundle: BundleRef,
+    /// Which step refuses it.
+    pub step: Step,
     /// Since when.
     pub since: UnixTime,
     /// The exit code that put it here: 2 or 3 where it could not be verified, 4 to 6 where its install failed.
     pub exit_code: u8,
     /// What was wrong.
     pub reason: String,
-    /// How it ends.
+    /// What ends it.
+    pub ends: QuarantineEnd,
+    /// The same in words.
     pub way_out: String,
 }
 
@@ -270,9 +286,11 @@ mod tests {
                 }),
                 quarantine: vec![Quarantined {
                     bundle,
+                    step: Step::Fetch,
                     since: at,
                     exit_code: 2,
                     reason: "damaged".into(),
+                    ends: QuarantineEnd::Verified,
                     way_out: "nothing to do here".into(),
                 }],
                 metadata_expires: Some(at),

@@ -4,6 +4,7 @@
 
 use std::os::unix::fs::FileExt as _;
 
+use format::report::Step;
 use format::status::State;
 use lab::random::Random;
 use lab::repository::Part;
@@ -131,8 +132,53 @@ fn a_staged_package_altered_before_the_install_is_caught() {
     drop(file);
     run(&mut node.prestage(["install", "--now"])).expect(2).says(&["till-data"]);
     node.assert_is(&before);
+    // Whoever did it may still be at work: no later run tries again by itself, not even by hand, whatever is fetched.
+    for verb in [&["run"][..], &["install", "--now"], &["fetch"]] {
+        let again = run(node.prestage([]).args(verb));
+        assert!(again.code == Some(if verb == ["fetch"] { 0 } else { 2 }), "{again}");
+        let status = node.status().status;
+        assert_eq!((status.state, status.quarantine.len()), (State::Quarantined, 1), "{}", status.summary);
+        assert_eq!((status.quarantine[0].step, status.quarantine[0].exit_code), (Step::Install, 2));
+        node.assert_is(&before);
+    }
+    run(&mut node.prestage(["status"])).expect(0).says(&["till-data", "prestage release"]);
+    run(&mut node.prestage(["doctor"])).expect(0).says(&["is refused", "prestage release"]);
+    // Until somebody has looked.
+    run(&mut node.prestage(["release", "20990101-1"])).expect(0).says(&["is not refused"]);
+    run(&mut node.prestage(["release", lab::world::VERSION])).expect(0).says(&["is released"]);
+    run(&mut node.prestage(["run"])).expect(0);
+    world.assert_patched();
+    assert_eq!(node.status().status.quarantine, Vec::new());
+}
+
+#[test]
+fn what_was_altered_on_the_node_does_not_hold_up_another_bundle() {
+    let world = World::new();
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    std::fs::write(staged_deb(&world, "till-data"), "altered").expect("a staged package");
+    run(&mut world.node.prestage(["install", "--now"])).expect(2).says(&["till-data"]);
+    world.release("20261201-1");
+    run(&mut world.node.prestage(["run"])).expect(0);
+    world.assert_patched();
+    assert_eq!(world.node.status().status.quarantine, Vec::new());
+}
+
+#[test]
+fn where_the_operator_wants_it_a_damaged_bundle_is_refused_until_it_is_released() {
+    let world = World::new();
+    let node = &world.node;
+    world.configure("[fetch]\nquarantine = \"until-released\"\n");
+    let at = world.centre.offset_of("till-data", 1000);
+    world.centre.flip(Part::BundleData, at);
+    run(&mut node.prestage(["fetch"])).expect(2).says(&["till-data"]);
+    world.centre.flip(Part::BundleData, at);
+    let sent = world.bundle_bytes_sent();
+    for _ in 0..2 {
+        run(&mut node.prestage(["run"])).expect(2).says(&["till-data", "refused"]);
+    }
+    assert_eq!(world.bundle_bytes_sent(), sent, "what is refused is not fetched");
     assert_eq!(node.status().status.state, State::Quarantined);
-    // Fetched anew, and then installed.
+    run(&mut node.prestage(["release", lab::world::VERSION])).expect(0);
     run(&mut node.prestage(["run"])).expect(0);
     world.assert_patched();
 }
