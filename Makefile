@@ -3,7 +3,7 @@
 #   make setup      install what build, demo and tests need (apt; root)
 #   make build      the programs, as they are shipped, in target/release
 #   make demo       the whole path on this machine with real packages (root)
-#   make test       formatting, lints, unit and end-to-end tests (root)
+#   make test       formatting, lints, unit and end-to-end tests, a minute of fuzzing (root)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
 #   make fuzz       every reader of foreign bytes for ten minutes each
 #   make bench      speed and memory beside the ordinary tools (root)
@@ -42,6 +42,7 @@ test: lint
 	cargo build --quiet --workspace --bins --tests
 	tests/python-tuf/run
 	$(if $(nextest),cargo nextest run --config-file tests/nextest.toml --workspace,cargo test --workspace --no-fail-fast)
+	scripts/fuzz.sh short
 
 test-long: setup
 	@scripts/node-root.sh minimal >/dev/null

@@ -164,6 +164,16 @@ pub fn load(root: &Path, file: Option<&Path>) -> Result<Settings> {
     validate(fragment).map_err(Error::config)
 }
 
+/// The same for files that are in memory.
+#[cfg(fuzzing)]
+pub fn from_texts(texts: &[&str]) -> std::result::Result<Settings, String> {
+    let mut merged = toml::Table::new();
+    for text in texts {
+        merge(&mut merged, parse_fragment(text)?);
+    }
+    validate(merged.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?)
+}
+
 /// The files in the order in which they are merged.
 fn files(root: &Path) -> Vec<PathBuf> {
     let mut drop_ins: BTreeMap<String, (usize, PathBuf)> = BTreeMap::new();

@@ -29,6 +29,9 @@ mod store; // content by its hash, whole or partial
 mod transaction; // the install as a state machine
 mod verify; // an export or repository, checked to the last byte
 
+#[cfg(fuzzing)]
+pub mod fuzzing; // the readers below, for fuzz/
+
 /// The TUF client as nodes run it: for the conformance front, which must judge this code and no other.
 pub mod client {
     pub use crate::config::load as settings;

@@ -155,8 +155,12 @@ impl Plan {
 
     /// Reads a kept plan; one that is missing or cannot be read is made anew, so it is none.
     pub fn load(path: &Path) -> Option<Plan> {
-        let bytes = host::file::read_limited(path, 64 * 1024 * 1024).ok()??;
-        serde_json::from_slice(&bytes).ok().filter(|plan: &Plan| plan.version == VERSION)
+        Plan::parse(&host::file::read_limited(path, 64 * 1024 * 1024).ok()??)
+    }
+
+    /// Reads a plan's content.
+    pub fn parse(bytes: &[u8]) -> Option<Plan> {
+        format::json::read(bytes).ok().filter(|plan: &Plan| plan.version == VERSION)
     }
 
     /// Keeps it.

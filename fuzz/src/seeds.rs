@@ -24,6 +24,46 @@ fn main() -> io::Result<()> {
         put(target, name, &fs::read(golden.join(name))?)?;
     }
     put("index", "small", br#"{"apiVersion":"patchmgmt.io/v1","bundle":{"length":99,"path":"b","sha256":"1e6ed65d77d6364eeaed5a745ba5c4985ae2b700dd85d7cf7f027bdf294a33fc"},"created":"2026-11-23T05:29:13Z","cycle":"c","family":"rpm","kind":"BundleIndex","members":[{"kind":"metadata","path":"Packages","sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","size":7,"sources":[{"kind":"delta"},{"encoding":"deflate","kind":"whole","length":99,"offset":0}]}],"variant":"v","version":"1"}"#)?;
+    let shipped = fs::read(folder.join("../packaging/config/agent.toml"))?;
+    // All that is commented out there, set.
+    let is_set = |line: &str| line.split_whitespace().nth(2) == Some("=");
+    let set: Vec<String> = String::from_utf8_lossy(&shipped)
+        .lines()
+        .map(|line| if is_set(line) { line.trim_start_matches("# ").to_owned() } else { line.to_owned() })
+        .collect();
+    let set = set.join("\n");
+    put("config", "shipped", &[b"0123", shipped.as_slice()].concat())?;
+    for (n, section) in set.split("\n[").enumerate().skip(1) {
+        put("config", &format!("section-{n}"), format!("\0\0\0\x60[{section}").as_bytes())?;
+    }
+    put("config", "windows", b"\0\0\0\x68schedule.maintenance-window = ['Mon-Fri 22:00-05:30', '02:00-04:00']\n###\nfetch.rate = '2Mbit/s'\n")?;
+
+    let digest = format::digest::Sha256::of(b"x").to_string();
+    let bundle = format!(r#"{{"version":"20261123-1","cycle":"2026-11","serial":1,"index":"{digest}"}}"#);
+    let change = r#"{"name":"a","arch":"amd64","from":"1","to":"2"}"#;
+    for (n, state) in [
+        r#"{"name":"staged"}"#,
+        r#"{"name":"installing"}"#,
+        r#"{"name":"rollingBack","cause":"healthCheck"}"#,
+        r#"{"name":"awaitingReboot","cause":"install"}"#,
+        r#"{"name":"finished","end":"installed"}"#,
+    ]
+    .iter()
+    .enumerate()
+    {
+        put("journal", &format!("journal-{n}"), format!(r#"{{"version":1,"id":"0123456789ab","bundle":{bundle},"started":"2026-11-23T05:29:13Z","state":{state},"packages":["{digest}"],"changes":[{change}],"restore_point":null,"message":"why"}}"#).as_bytes())?;
+    }
+    put("journal", "plan", format!(r#"{{"version":2,"bundle":{bundle},"fingerprint":"{digest}","everything":false,"packages":["{digest}"],"bytes_needed":1,"bundle_bytes":2,"disk_bytes":3,"changes":[{change}],"kept_back":["b"],"half_done":["c"]}}"#).as_bytes())?;
+    put("journal", "quarantine", format!(r#"[{{"bundle":{bundle},"step":"fetch","since":"2026-11-23T05:29:13Z","exitCode":2,"reason":"r","ends":"verified","wayOut":"w"}}]"#).as_bytes())?;
+    put("apt", "simulation", b"NOTE: This is only a simulation!\nThe following packages have been kept back:\n  held1 held2:i386\nThe following packages will be upgraded:\n  libc6\nInst libc6 [2.36-9] (2.36-9+deb12u1 Prestage:12/2026-11 [amd64]) []\nInst new (1:2.0~rc1 Prestage:12 [all])\nConf libc6 (2.36-9+deb12u1 Prestage [amd64])\n")?;
+    put("apt", "uris", format!("'file:/x/pool/a_1_all.deb' a_1_all.deb 10 SHA256:{digest}\n").as_bytes())?;
+    put(
+        "apt",
+        "inventory",
+        b"libc6\tamd64\t2.36-9\tinstalled\nb\tall\t0:2\tconfig-files\nInst libc6 [2.36-9] (3 P [all])\n",
+    )?;
+    put("apt", "packages", b"Package: a\nArchitecture: amd64\nVersion: 2\nInstalled-Size: 300\n\nInst a [1] (2 P [amd64])\na:amd64\t200\n")?;
+
     put("json", "all", br#"{"b":[1,-2,true,null,18446744073709551615,-9223372036854775808],"a":"x\ny\"\\\u00fc\ud83d\ude00"}"#)?;
     put("json", "control", b"{\"\\u0000\":\"\\u001f\"}")?;
 

@@ -444,6 +444,35 @@ fn parse_uri(line: &str) -> std::result::Result<Option<Sha256>, String> {
     digest.map(Some).ok_or_else(|| format!("apt-get wrote a line without a SHA-256: {line:?}"))
 }
 
+/// Reads `text` as everything that is read here, and checks what must hold whatever it is.
+#[cfg(fuzzing)]
+pub fn read_everything(text: &str) {
+    let inventory = parse_inventory(text);
+    // dpkg lets no field have white space in it, and the text of an inventory relies on that.
+    if inventory
+        .0
+        .iter()
+        .all(|(id, version)| !format!("{}{}{version}", id.name, id.arch).contains(char::is_whitespace))
+    {
+        assert_eq!(Inventory::from_text(&inventory.to_text()), inventory);
+    }
+    let mut simulation = Simulation::default();
+    if text.lines().try_for_each(|line| simulation.line(line)).is_ok() {
+        let resolution = simulation.finish();
+        let mut names: Vec<_> = resolution.changes.iter().map(|c| (&c.name, &c.arch)).collect();
+        assert!(names.is_sorted());
+        names.dedup();
+        let _ = disk_bytes(&resolution.changes, text.as_bytes(), text);
+        let changes = split_architecture_changes(resolution.changes, &inventory);
+        // What is done to the inventory is what the difference says.
+        let after = inventory.after(&changes);
+        assert_eq!(inventory.after(&inventory.changes_to(&after)), after);
+    }
+    for line in text.lines() {
+        let _ = (parse_uri(line), essence(line));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

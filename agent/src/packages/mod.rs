@@ -9,6 +9,8 @@ use format::inventory::{Inventory, PackageChange};
 use host::isolation::Seen;
 
 pub use apt::Apt;
+#[cfg(fuzzing)]
+pub use apt::read_everything;
 
 use crate::error::Result;
 

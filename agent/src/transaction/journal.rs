@@ -75,18 +75,36 @@ impl Journal {
         let Some(bytes) = host::file::read_limited(path, 64 * 1024 * 1024)? else {
             return Ok(None);
         };
-        match serde_json::from_slice::<Journal>(&bytes) {
-            Ok(journal) if journal.version == VERSION => {
-                Ok(Some(Journal { path: path.to_owned(), ..journal }))
-            }
-            other => {
-                let why = other.map_or_else(|e| e.to_string(), |j| format!("it has version {}", j.version));
+        match Journal::parse(&bytes) {
+            Ok(journal) => Ok(Some(Journal { path: path.to_owned(), ..journal })),
+            Err(why) => {
                 log::error!("{} cannot be read ({why}); it is kept as .broken", path.display());
                 std::fs::rename(path, path.with_extension("json.broken"))
                     .map_err(|e| Error::file(path, &e))?;
                 Ok(None)
             }
         }
+    }
+
+    /// Reads a journal's content.
+    ///
+    /// # Errors
+    /// If it is none, or one of another version.
+    pub fn parse(bytes: &[u8]) -> std::result::Result<Journal, String> {
+        let journal: Journal = format::json::read(bytes).map_err(|e| e.to_string())?;
+        if journal.version == VERSION {
+            Ok(journal)
+        } else {
+            Err(format!("it has version {}", journal.version))
+        }
+    }
+
+    /// Its content as it is written.
+    ///
+    /// # Errors
+    /// If it has no JSON form, which none has.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| Error::io("journal", &e.into()))
     }
 
     /// Goes to the state after `event`, durably.
@@ -118,8 +136,7 @@ impl Journal {
     }
 
     fn write(&self) -> Result<()> {
-        let bytes = serde_json::to_vec(self).map_err(|e| Error::io("journal", &e.into()))?;
-        Ok(host::file::replace(&self.path, &bytes, 0o600)?)
+        Ok(host::file::replace(&self.path, &self.to_bytes()?, 0o600)?)
     }
 }
 

@@ -1,0 +1,82 @@
+//! What this program reads that somebody else may have written, each with the property that must hold whatever it is:
+//! for the targets in `fuzz/`, and compiled for them alone. Each function panics where its property does not hold.
+
+use format::time::UnixTime;
+use jiff::tz::TimeZone;
+
+use crate::config;
+use crate::plan::Plan;
+use crate::schedule::{self, Gate, Window};
+use crate::transaction::journal::Journal;
+use crate::transaction::state::{Event, State, Step};
+
+/// Configuration files, merged in order: valid or refused in words, and the same however often they are read. Of every
+/// window that they name: if it is closed at `now`, it opens when it says.
+pub fn config(files: &[&str], now: i64) {
+    let read = config::from_texts(files);
+    match &read {
+        Ok(settings) => {
+            for window in settings.windows.iter().flatten() {
+                the_gate_keeps_its_word(window, now);
+            }
+        }
+        Err(why) => assert!(!why.is_empty()),
+    }
+    assert_eq!(format!("{read:?}"), format!("{:?}", config::from_texts(files)));
+}
+
+fn the_gate_keeps_its_word(window: &Window, now: i64) {
+    let again: Window = window.to_string().parse().expect("a window is written as it is read");
+    assert_eq!(again, *window);
+    for zone in ["UTC", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia"] {
+        let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
+        let windows = std::slice::from_ref(window);
+        // Between 1970 and 2200, where the rules of zones are known or continued.
+        let now = UnixTime(now.rem_euclid(230 * 365 * 86_400));
+        match schedule::gate(Some(windows), &zone, now) {
+            Gate::Open { until } => assert!(until.is_some_and(|until| until > now)),
+            Gate::Closed { until } => {
+                assert!(until > now);
+                assert!(matches!(schedule::gate(Some(windows), &zone, until), Gate::Open { .. }));
+            }
+        }
+    }
+}
+
+/// The journal of an install: what is read can be written and read again, and is the same; and from the state that it
+/// names every event leads to another state or is refused.
+pub fn journal(bytes: &[u8]) {
+    let Ok(journal) = Journal::parse(bytes) else { return };
+    let written = journal.to_bytes().expect("a journal that was read can be written");
+    assert_eq!(Journal::parse(&written), Ok(journal.clone()));
+    let events = [
+        Event::Begin,
+        Event::Done,
+        Event::Failed,
+        Event::NeedsReboot,
+        Event::Restarted { rebooted: false },
+        Event::Restarted { rebooted: true },
+    ];
+    let followed = events.iter().filter(|event| journal.state.next(**event).is_ok()).count();
+    assert!(followed > 0, "{:?} leads nowhere", journal.state);
+    let is_finished = matches!(journal.state, State::Finished { .. });
+    assert_eq!(journal.state.step() == Step::Stop, is_finished);
+}
+
+/// The plan and the list of refused bundles, which the unprivileged step writes and root reads.
+pub fn fetched_state(bytes: &[u8]) {
+    if let Some(plan) = Plan::parse(bytes) {
+        let written = serde_json::to_vec(&plan).expect("a plan that was read can be written");
+        assert_eq!(Plan::parse(&written), Some(plan));
+    }
+    type List = Vec<format::status::Quarantined>;
+    if let Ok(list) = serde_json::from_slice::<List>(bytes) {
+        let written = serde_json::to_vec(&list).expect("a list that was read can be written");
+        assert_eq!(serde_json::from_slice::<List>(&written).ok(), Some(list));
+    }
+}
+
+/// What apt and dpkg print, and a Packages file.
+pub fn apt(text: &str) {
+    crate::packages::read_everything(text);
+}
