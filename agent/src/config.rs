@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use format::name::{NodeId, Variant};
+use format::rate::Rate;
 use format::status::QuarantineEnd;
+use format::window::Window;
 
 use crate::error::{Error, Result};
-use crate::schedule::Window;
 
 /// A configuration file as typed. Every key may be missing; a key that is not known is refused.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -239,10 +240,10 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
         rate: fetch
             .rate
             .as_deref()
-            .map(parse_rate)
+            .map(str::parse::<Rate>)
             .transpose()
             .map_err(|e| format!("[fetch] rate: {e}"))?
-            .flatten(),
+            .and_then(Rate::bytes_per_second),
         receive_buffer: match fetch
             .receive_buffer
             .as_deref()
@@ -287,33 +288,6 @@ fn parse_mirror(text: &str) -> std::result::Result<Mirror, String> {
         Ok(Mirror::Folder(path.into()))
     } else {
         Err(format!("[repository] mirrors: {text:?} is neither an http or https URL nor an absolute folder"))
-    }
-}
-
-/// Bytes a second. The unit must be written: a mistaken factor of eight is how a store's link is filled.
-fn parse_rate(text: &str) -> std::result::Result<Option<u64>, String> {
-    if text == "unlimited" {
-        return Ok(None);
-    }
-    let units: [(&str, u64, u64); 7] = [
-        ("kbit/s", 1000, 8),
-        ("Mbit/s", 1_000_000, 8),
-        ("Gbit/s", 1_000_000_000, 8),
-        ("kB/s", 1000, 1),
-        ("MB/s", 1_000_000, 1),
-        ("KiB/s", 1024, 1),
-        ("MiB/s", 1024 * 1024, 1),
-    ];
-    let rate = units.iter().find_map(|(unit, factor, divisor)| {
-        let number: u64 = text.strip_suffix(unit)?.trim().parse().ok()?;
-        Some(number.checked_mul(*factor)? / divisor)
-    });
-    match rate {
-        Some(rate) if rate >= 128 => Ok(Some(rate)),
-        Some(_) => Err("at least 1kbit/s".into()),
-        None => Err(format!(
-            "{text:?} is not a number with kbit/s, Mbit/s, Gbit/s, kB/s, MB/s, KiB/s or MiB/s, nor \"unlimited\""
-        )),
     }
 }
 

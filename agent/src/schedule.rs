@@ -1,23 +1,10 @@
 //! Maintenance windows in the node's time zone. Pure: the time and the zone are arguments.
 
-use std::fmt;
-use std::str::FromStr;
-
 use format::time::UnixTime;
-use jiff::civil::{Time, Weekday};
-use jiff::tz::TimeZone;
+use format::window::Window;
+use jiff::civil::{Date, DateTime, Weekday};
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan as _};
-
-/// A window that comes back every week: `Tue 02:00-04:00`, `Mon-Fri 22:00-05:30` (over midnight: the days name its
-/// beginning), `Sat,Sun 00:00-24:00`, or without days for every day.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
-    text: String,
-    days: [bool; 7],
-    start: Time,
-    /// Minutes from start to end.
-    minutes: i64,
-}
 
 /// Whether something may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,108 +21,64 @@ pub enum Gate {
     },
 }
 
-const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-
-impl fmt::Display for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl FromStr for Window {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse(text).ok_or_else(|| format!("{text:?} is not a window such as \"Tue 02:00-04:00\", \"Mon-Fri 22:00-05:30\" or \"02:00-04:00\""))
-    }
-}
-
-fn parse(text: &str) -> Option<Window> {
-    let (days, hours) = match text.trim().rsplit_once(' ') {
-        Some((days, hours)) => (parse_days(days)?, hours),
-        None => ([true; 7], text.trim()),
-    };
-    let (start, end) = hours.split_once('-')?;
-    let (start, end) = (parse_minutes(start)?, parse_minutes(end)?);
-    // An end at or before the start is on the next day; 24:00 is midnight.
-    let minutes = if end > start { end - start } else { end + 24 * 60 - start };
-    let time = Time::new(i8::try_from(start / 60).ok()?, i8::try_from(start % 60).ok()?, 0, 0).ok()?;
-    Some(Window { text: text.trim().to_owned(), days, start: time, minutes })
-}
-
-/// Minutes after midnight of `HH:MM`.
-fn parse_minutes(text: &str) -> Option<i64> {
-    let (hours, minutes) = text.split_once(':')?;
-    let digits = |s: &str| s.len() == 2 && s.bytes().all(|b| b.is_ascii_digit());
-    let (h, m): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
-    (digits(hours) && digits(minutes) && m < 60 && (h < 24 || (h, m) == (24, 0))).then(|| h * 60 + m)
-}
-
-/// `Tue`, `Mon-Fri`, `Sat,Sun`, and mixtures.
-fn parse_days(text: &str) -> Option<[bool; 7]> {
-    let day = |name: &str| DAYS.iter().position(|d| d.eq_ignore_ascii_case(name.trim()));
-    let mut days = [false; 7];
-    for part in text.split(',') {
-        let (from, to) = match part.split_once('-') {
-            Some((from, to)) => (day(from)?, day(to)?),
-            None => (day(part)?, day(part)?),
-        };
-        let mut d = from;
-        days[d] = true;
-        while d != to {
-            d = (d + 1) % 7;
-            days[d] = true;
-        }
-    }
-    Some(days)
-}
-
 /// Whether `now` is in one of `windows`. No windows at all: always open. An empty list: never, which is said as
 /// closed for a year.
 pub fn gate(windows: Option<&[Window]>, zone: &TimeZone, now: UnixTime) -> Gate {
     let Some(windows) = windows else {
         return Gate::Open { until: None };
     };
-    let never = now.plus(365 * 86_400);
-    let mut next = never;
-    let mut until: Option<UnixTime> = None;
-    for window in windows {
-        for (start, end) in occurrences(window, zone, now) {
-            if start <= now && now < end {
-                until = until.max(Some(end));
-            } else if start > now {
-                next = next.min(start);
-            }
+    let mut spans: Vec<(UnixTime, UnixTime)> =
+        windows.iter().flat_map(|window| occurrences(window, zone, now)).collect();
+    spans.sort_unstable();
+    // Windows that touch are one: a weekend of two days closes on Sunday, not on Saturday.
+    let mut open: Option<UnixTime> = None;
+    for (start, end) in &spans {
+        if *start <= open.unwrap_or(now) && *end > now {
+            open = open.max(Some(*end));
         }
     }
-    match until {
-        Some(_) => Gate::Open { until },
-        None => Gate::Closed { until: next },
+    match open {
+        Some(_) => Gate::Open { until: open },
+        None => {
+            let next = spans.iter().map(|(start, _)| *start).find(|start| *start > now);
+            Gate::Closed { until: next.unwrap_or(now.plus(365 * 86_400)) }
+        }
     }
 }
 
-/// The window's occurrences from yesterday to a week ahead. A start that daylight saving skips is moved forward by
-/// the gap, one that comes twice is the first (jiff's "compatible" rule, RFC 5545); the length is counted in real
-/// minutes, so a window is never shorter or longer than written.
+/// The window's occurrences from two days ago, which can still be open where daylight saving moved them, to eight days
+/// ahead, of which one can have been moved out of sight.
 fn occurrences(window: &Window, zone: &TimeZone, now: UnixTime) -> Vec<(UnixTime, UnixTime)> {
     let Ok(timestamp) = Timestamp::from_second(now.0) else {
         return Vec::new();
     };
     let today = timestamp.to_zoned(zone.clone()).date();
-    let mut out = Vec::new();
-    for offset in -1..=7 {
-        let Ok(date) = today.checked_add(offset.days()) else {
-            continue;
-        };
-        if !window.days[weekday(date.weekday())] {
-            continue;
-        }
-        if let Ok(start) = date.to_datetime(window.start).to_zoned(zone.clone()) {
-            let start = UnixTime(start.timestamp().as_second());
-            out.push((start, start.plus(window.minutes * 60)));
-        }
-    }
-    out
+    let dates = (-2..=8).filter_map(|offset| today.checked_add(offset.days()).ok());
+    let dates = dates.filter(|date| window.begins_on(weekday(date.weekday())));
+    dates.filter_map(|date| occurrence(window, zone, date)).collect()
+}
+
+/// The moments from which and to which the clock on the wall shows a time in the window that begins on `date`.
+///
+/// It ends when that clock says so, not after so many minutes: at 05:30 the shop opens, whatever happened to the clock in
+/// the night. What daylight saving does to either end goes by RFC 5545, section 3.3.5: a time that comes twice is the
+/// first, and one that is skipped is as long after midnight as if nothing had been skipped. Where that skips the
+/// beginning, the end moves with it: an hour that does not exist must not cost a week's patches.
+fn occurrence(window: &Window, zone: &TimeZone, date: Date) -> Option<(UnixTime, UnixTime)> {
+    let at = |minutes: u16| -> Option<DateTime> {
+        date.to_datetime(jiff::civil::Time::midnight()).checked_add(i64::from(minutes).minutes()).ok()
+    };
+    let moment = |time: DateTime| -> Option<UnixTime> {
+        let timestamp = zone.to_ambiguous_timestamp(time).compatible().ok()?;
+        Some(UnixTime(timestamp.as_second()))
+    };
+    let from = at(window.start())?;
+    let start = moment(from)?;
+    let end = match zone.to_ambiguous_timestamp(from).offset() {
+        AmbiguousOffset::Gap { .. } => start.plus(i64::from(window.end() - window.start()) * 60),
+        _ => moment(at(window.end())?)?,
+    };
+    (start < end).then_some((start, end))
 }
 
 fn weekday(day: Weekday) -> usize {
@@ -182,24 +125,80 @@ mod tests {
             gate_of("Sun 02:30-03:30", "Europe/Berlin", "2026-03-29T01:45:00Z"),
             Gate::Open { until: Some(at("2026-03-29T02:30:00Z")) }
         );
+        // All of it is in the hour that is skipped: it comes all the same.
+        assert_eq!(
+            gate_of("Sun 02:00-03:00", "Europe/Berlin", "2026-03-29T00:59:59Z"),
+            Gate::Closed { until: at("2026-03-29T01:00:00Z") }
+        );
+        assert_eq!(
+            gate_of("Sun 02:00-03:00", "Europe/Berlin", "2026-03-29T01:00:00Z"),
+            Gate::Open { until: Some(at("2026-03-29T02:00:00Z")) }
+        );
     }
 
     #[test]
-    fn no_window_is_always_open_and_nonsense_is_refused() {
+    fn a_window_ends_when_the_clock_on_the_wall_says_so() {
+        let night = "22:00-05:30";
+        // Berlin goes from UTC+1 to UTC+2 in the night to 2026-03-29, and back in the night to 2026-10-25.
+        assert_eq!(
+            gate_of(night, "Europe/Berlin", "2026-03-28T21:00:00Z"),
+            Gate::Open { until: Some(at("2026-03-29T03:30:00Z")) }
+        );
+        assert_eq!(
+            gate_of(night, "Europe/Berlin", "2026-10-24T20:00:00Z"),
+            Gate::Open { until: Some(at("2026-10-25T04:30:00Z")) }
+        );
+        // An end that is skipped comes at the same moment as in any other night.
+        assert_eq!(
+            gate_of("Sun 01:00-02:30", "Europe/Berlin", "2026-03-29T00:00:00Z"),
+            Gate::Open { until: Some(at("2026-03-29T01:30:00Z")) }
+        );
+    }
+
+    #[test]
+    fn an_hour_that_comes_twice_begins_once_and_ends_once() {
+        // Berlin, 2026-10-25: from 03:00 CEST (01:00 UTC) back to 02:00 CET.
+        let window = "Sun 02:15-02:45";
+        assert_eq!(
+            gate_of(window, "Europe/Berlin", "2026-10-25T00:15:00Z"),
+            Gate::Open { until: Some(at("2026-10-25T00:45:00Z")) }
+        );
+        assert_eq!(
+            gate_of(window, "Europe/Berlin", "2026-10-25T01:20:00Z"),
+            Gate::Closed { until: at("2026-11-01T01:15:00Z") }
+        );
+        // The clock shows a time between 02:00 and 03:00 for two hours.
+        assert_eq!(
+            gate_of("Sun 02:00-03:00", "Europe/Berlin", "2026-10-25T00:00:00Z"),
+            Gate::Open { until: Some(at("2026-10-25T02:00:00Z")) }
+        );
+    }
+
+    #[test]
+    fn windows_that_touch_are_one() {
+        assert_eq!(
+            gate_of("Sat,Sun 00:00-24:00", "UTC", "2026-11-28T12:00:00Z"),
+            Gate::Open { until: Some(at("2026-11-30T00:00:00Z")) }
+        );
+        let windows = ["Tue 04:00-05:00", "Tue 02:00-04:00"].map(|w| w.parse().unwrap());
+        assert_eq!(
+            gate(Some(&windows), &TimeZone::UTC, at("2026-11-24T03:00:00Z")),
+            Gate::Open { until: Some(at("2026-11-24T05:00:00Z")) }
+        );
+    }
+
+    #[test]
+    fn a_day_that_a_zone_skipped_costs_nothing() {
+        // Apia had no 30 December 2011, a Friday: the window comes a day later.
+        assert_eq!(
+            gate_of("Fri 02:00-04:00", "Pacific/Apia", "2011-12-30T10:00:00Z"),
+            Gate::Closed { until: at("2011-12-30T12:00:00Z") }
+        );
+    }
+
+    #[test]
+    fn no_window_is_always_open_and_an_empty_list_never() {
         assert_eq!(gate(None, &TimeZone::UTC, UnixTime(0)), Gate::Open { until: None });
         assert!(matches!(gate(Some(&[]), &TimeZone::UTC, UnixTime(0)), Gate::Closed { .. }));
-        for bad in [
-            "",
-            "Tue",
-            "Tue 2-4",
-            "Foo 02:00-04:00",
-            "Tue 02:00-25:00",
-            "Tue 02:60-04:00",
-            "24:30-25:00",
-            "9223372036854775807:00-01:00",
-        ] {
-            assert!(bad.parse::<Window>().is_err(), "{bad}");
-        }
-        assert!("Sat,Sun 00:00-24:00".parse::<Window>().is_ok());
     }
 }

@@ -16,10 +16,12 @@ pub mod key; // public keys, key ids, signatures: verification only
 pub mod metadata; // the TUF roles as documents
 pub mod name; // names that are parsed once and cannot be wrong afterwards
 pub mod range; // which bytes an HTTP answer says it holds
+pub mod rate; // how fast something may be fetched
 pub mod report; // what a node tells the centre
 pub mod status; // what a node tells its own machine: status.json
 pub mod time; // seconds since the epoch, and RFC 3339
 pub mod trust; // the TUF client workflow as a state without I/O
+pub mod window; // windows that come back every week
 
 /// The `apiVersion` of every document of ours (index, report, status).
 ///
