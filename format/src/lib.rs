@@ -15,6 +15,7 @@ pub mod json; // strict reading, and the canonical form that is signed
 pub mod key; // public keys, key ids, signatures: verification only
 pub mod metadata; // the TUF roles as documents
 pub mod name; // names that are parsed once and cannot be wrong afterwards
+pub mod policy; // which bundle goes to which nodes, when and how
 pub mod range; // which bytes an HTTP answer says it holds
 pub mod rate; // how fast something may be fetched
 pub mod report; // what a node tells the centre
@@ -23,7 +24,7 @@ pub mod time; // seconds since the epoch, and RFC 3339
 pub mod trust; // the TUF client workflow as a state without I/O
 pub mod window; // windows that come back every week
 
-/// The `apiVersion` of every document of ours (index, report, status).
+/// The `apiVersion` of every document of ours (index, policy, report, status).
 ///
 /// A reader refuses a document whose version it does not know, by name, instead of guessing.
 pub const API_VERSION: &str = "patchmgmt.io/v1";

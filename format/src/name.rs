@@ -17,6 +17,13 @@ pub struct InvalidName {
     rule: &'static str,
 }
 
+impl InvalidName {
+    /// `text` is no `what`, for it breaks `rule`.
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        InvalidName { what, text: text.to_owned(), rule }
+    }
+}
+
 impl fmt::Display for InvalidName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Debug form of the text, shortened: it is hostile until it has been parsed.
@@ -83,6 +90,7 @@ macro_rules! string_like {
         }
     };
 }
+pub(crate) use string_like;
 
 word_type!(
     /// What a bundle is built for: `ID-VERSION_ID-arch` of os-release(5), such as `debian-12-amd64`.
