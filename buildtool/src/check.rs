@@ -12,7 +12,7 @@ use std::path::Path;
 use format::container::{Decoder, write_end};
 use format::digest::Sha256;
 use format::index::{Index, Member};
-use format::metadata::{Blob, RoleKeys, TargetFile};
+use format::metadata::Blob;
 use format::name::TargetPath;
 use format::time::UnixTime;
 
@@ -21,7 +21,7 @@ use crate::document::{Approval, Signed, is_canonical};
 use crate::error::Result;
 use crate::export::{self, Published};
 use crate::progress::Progress;
-use crate::repository::{self, BUNDLES, IGNORE_EXPIRY, LoadError, Repository, View};
+use crate::repository::{self, IGNORE_EXPIRY, LoadError, Repository, View};
 
 /// Roles that expire within this many seconds (a week) are warned about.
 const SOON: i64 = 7 * 86_400;
@@ -127,7 +127,7 @@ impl fmt::Display for Problem {
                 write!(f, "{file} expires at {expires}: sign it anew in time")
             }
             Problem::TargetMissing { path } => {
-                write!(f, "targets/{path} is missing: publish its bundle again")
+                write!(f, "targets/{path} is missing: publish it again")
             }
             Problem::TargetDamaged { path, why } => write!(f, "targets/{path} is damaged: {why}"),
             Problem::Index { path, why } => write!(f, "targets/{path} is not a valid index: {why}"),
@@ -172,21 +172,14 @@ pub fn check(repository: &Repository, full: bool, now: UnixTime, progress: Progr
 }
 
 fn check_metadata(view: &View, now: UnixTime, report: &mut Report) -> Result<()> {
-    let root = view.set.root();
-    let mut roles: Vec<(String, &str, &[u8], Option<&RoleKeys>)> = Vec::new();
+    let mut roles: Vec<(String, &str, &[u8])> = Vec::new();
     if let Some((version, bytes)) = view.root() {
-        roles.push((format!("{version}.root.json"), "root", bytes, Some(&root.root)));
+        roles.push((format!("{version}.root.json"), "root", bytes));
     }
-    for (role, (file, bytes)) in &view.files {
-        let keys = match role.as_str() {
-            "timestamp" => Some(&root.timestamp),
-            "snapshot" => Some(&root.snapshot),
-            "targets" => Some(&root.targets),
-            _ => view.keys_of_bundles(),
-        };
-        roles.push((file.clone(), role, bytes, keys));
-    }
-    for (file, role, bytes, keys) in roles {
+    roles.extend(
+        view.files.iter().map(|(role, (file, bytes))| (file.clone(), role.as_str(), bytes.as_slice())),
+    );
+    for (file, role, bytes) in roles {
         let document = Signed::parse(role, bytes)?;
         let expires = document.signed()["expires"].as_str().and_then(|t| t.parse::<UnixTime>().ok());
         if let Some(expires) = expires {
@@ -199,7 +192,7 @@ fn check_metadata(view: &View, now: UnixTime, report: &mut Report) -> Result<()>
         if !is_canonical(bytes) {
             report.problems.push(Problem::NotCanonical { file: file.clone() });
         }
-        if let Some(keys) = keys {
+        if let Some(keys) = view.keys_of(role) {
             report.signers.push(document.approval(keys)?);
         }
     }
@@ -215,12 +208,10 @@ fn check_targets(
     report: &mut Report,
 ) -> BTreeSet<String> {
     let mut known = BTreeSet::new();
-    let targets: Vec<(&String, &TargetFile)> =
-        view.bundles().map(|t| &t.targets).into_iter().flatten().collect();
-    let bar = progress.items("checking", targets.len() as u64);
-    for (path, file) in &targets {
+    let bar = progress.items("checking", view.listed().count() as u64);
+    for (role, path, file) in view.listed() {
         bar.add(1);
-        let refused = |why: String| Problem::Refused { file: format!("{BUNDLES}.json"), why };
+        let refused = |why: String| Problem::Refused { file: format!("{}.json", role.name), why };
         let target: TargetPath = match path.parse() {
             Ok(target) => target,
             Err(error) => {

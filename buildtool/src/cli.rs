@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use format::name::{BundleVersion, CycleId, Variant};
 
+use crate::delegated::{BUNDLES, POLICIES};
+
 /// Collects updates, makes bundles of them, signs and publishes them for the nodes of a fleet.
 #[derive(Debug, Parser)]
 #[command(name = "prestage-build", version)]
@@ -84,10 +86,12 @@ pub enum RootVerb {
     /// timestamp keys may be on a machine that is always on.
     Init(Box<RootInitArgs>),
     /// Give a role one more key. Makes a pending change, to be signed with `root sign` and published.
+    ///
+    /// The first key of the role policies makes that role.
     AddKey {
         /// The repository.
         repo: PathBuf,
-        /// root, targets, bundles, snapshot or timestamp.
+        /// root, targets, bundles, policies, snapshot or timestamp.
         #[arg(long)]
         role: String,
         /// The new key, private or public.
@@ -100,7 +104,7 @@ pub enum RootVerb {
     Rotate {
         /// The repository.
         repo: PathBuf,
-        /// root, targets, bundles, snapshot or timestamp.
+        /// root, targets, bundles, policies, snapshot or timestamp.
         #[arg(long)]
         role: String,
         /// The key that goes: its id, the beginning of its id, or a key file.
@@ -116,7 +120,7 @@ pub enum RootVerb {
     SetThreshold {
         /// The repository.
         repo: PathBuf,
-        /// root, targets, bundles, snapshot or timestamp.
+        /// root, targets, bundles, policies, snapshot or timestamp.
         #[arg(long)]
         role: String,
         /// How many.
@@ -129,7 +133,7 @@ pub enum RootVerb {
     Renew {
         /// The repository.
         repo: PathBuf,
-        /// root, targets or bundles; publish and refresh-timestamp renew the others.
+        /// root, targets, bundles or policies; publish and refresh-timestamp renew the others.
         #[arg(long)]
         role: String,
         #[command(flatten)]
@@ -184,6 +188,13 @@ pub struct RootInitArgs {
     /// How many of them must sign.
     #[arg(long, default_value_t = 1)]
     pub bundles_threshold: u64,
+    /// A key of the policies role (who says which bundle goes where and when). Without one there is no such role yet; root
+    /// add-key makes it later. May be given more than once.
+    #[arg(long = "policies-key", value_name = "FILE")]
+    pub policies_keys: Vec<PathBuf>,
+    /// How many of them must sign.
+    #[arg(long, default_value_t = 1)]
+    pub policies_threshold: u64,
     /// A key of the snapshot role; online.
     #[arg(long = "snapshot-key", value_name = "FILE", required = true)]
     pub snapshot_keys: Vec<PathBuf>,
@@ -197,8 +208,11 @@ pub struct RootInitArgs {
     #[arg(long, default_value_t = 365)]
     pub targets_days: u32,
     /// Days until bundles expires.
-    #[arg(long, default_value_t = 90)]
+    #[arg(long, default_value_t = BUNDLES.days)]
     pub bundles_days: u32,
+    /// Days until policies expires.
+    #[arg(long, default_value_t = POLICIES.days)]
+    pub policies_days: u32,
     #[command(flatten)]
     pub online: OnlineDays,
     /// Holds the passphrase of encrypted keys.
@@ -284,7 +298,7 @@ pub struct SignArgs {
     #[arg(long)]
     pub passphrase_file: Option<PathBuf>,
     /// Days until the bundles role expires.
-    #[arg(long, default_value_t = 90)]
+    #[arg(long, default_value_t = BUNDLES.days)]
     pub days: u32,
 }
 
@@ -293,7 +307,7 @@ pub struct SignArgs {
 pub struct PublishArgs {
     /// The repository.
     pub repo: PathBuf,
-    /// What bundle wrote, for each bundle that is new.
+    /// Where the contents of new targets are: what bundle wrote, for each bundle that is new.
     pub outs: Vec<PathBuf>,
     /// A key of the snapshot role; while it is rotated, give the old and the new one.
     #[arg(long = "snapshot-key", value_name = "FILE", required = true)]

@@ -5,20 +5,23 @@
 
 use std::collections::BTreeMap;
 
+use format::digest::Sha256;
 use format::index::IndexCustom;
 use format::json::{Json, JsonError};
 use format::key::KeyId;
 use format::metadata::{RoleKeys, Root};
+use format::name::TargetPath;
 use format::time::UnixTime;
 use format::trust;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::delegated::{BUNDLES, DELEGATED, Delegated, POLICIES};
 use crate::document::{Approval, Signed, Unsigned, expiry};
 use crate::error::{AtPath, Error, Kind, Result};
 use crate::keys::Secret;
 use crate::pending::Pending;
-use crate::repository::{self, BUNDLES, MetadataSource, Repository, View};
-use crate::roles::{self, FirstRoot, RoleEdit, refused};
+use crate::repository::{self, MetadataSource, Repository, TARGETS, View};
+use crate::roles::{self, FirstRoot, RoleEdit, not_there, refused};
 
 /// One bundle as the `bundles` role will list it.
 #[derive(Clone, Debug)]
@@ -101,14 +104,26 @@ impl RepositoryEditor {
     }
 
     /// Changes which keys count for a role, and makes new versions of what the keys that count then would not accept.
+    /// A delegated role that gets its first key by this begins, listing nothing, with its usual time to live.
     ///
     /// # Errors
     /// If there is no repository yet or no such role, or the edit makes no sense for it.
     pub fn edit_role(&mut self, role: &str, edit: &RoleEdit, days: u32, now: UnixTime) -> Result<()> {
         let mut next = self.next_version(roles::holder(role)?, Some(expiry(now, days)))?;
         edit.apply(role, &mut next)?;
+        if let Some(delegated) = Delegated::named(role)
+            && self.find(role)?.is_none()
+        {
+            // Before the delegation to it: of an edit that is cut off between the two, nothing remains to be mended.
+            let version = 1 + highest_version(&self.repository, role)?;
+            let expires = expiry(now, delegated.days);
+            self.set_pending(Unsigned::new(role, TARGETS, version, expires, Delegated::empty()))?;
+            self.notes
+                .push(format!("the role {role} is new, and lists nothing yet: its keys must sign that"));
+        }
         self.set_pending(next)?;
-        for dependent in ["targets", BUNDLES] {
+        let delegated = self.delegated()?.into_iter().map(|role| role.name);
+        for dependent in std::iter::once(TARGETS).chain(delegated) {
             let is_pending = self.pending.documents().contains_key(dependent);
             let keys = &self.required(dependent)?[0];
             if !is_pending && !self.effective(dependent)?.approval(keys)?.is_met() {
@@ -120,13 +135,13 @@ impl RepositoryEditor {
         Ok(())
     }
 
-    /// Makes a new version of root, targets or bundles that differs in nothing but its expiry.
+    /// Makes a new version of root, targets, bundles or policies that differs in nothing but its expiry.
     ///
     /// # Errors
     /// If it is another role; snapshot and timestamp are renewed by every publication.
     pub fn renew(&mut self, role: &str, days: u32, now: UnixTime) -> Result<()> {
         if !crate::pending::PENDING_ROLES.contains(&role) {
-            return Err(refused(role, "only root, targets and bundles are renewed so")
+            return Err(refused(role, "only root, targets, bundles and policies are renewed so")
                 .cure("refresh-timestamp renews snapshot and timestamp"));
         }
         let next = self.next_version(role, Some(expiry(now, days)))?;
@@ -138,7 +153,7 @@ impl RepositoryEditor {
     /// # Errors
     /// If the version exists with other content.
     pub fn add_release(&mut self, release: &Release, days: u32, now: UnixTime) -> Result<bool> {
-        let current = self.effective(BUNDLES)?;
+        let current = self.effective(BUNDLES.name)?;
         let targets = current.signed().get("targets").cloned().unwrap_or_else(|| json!({}));
         let (path, entry) = &release.index;
         match targets.get(path) {
@@ -157,9 +172,42 @@ impl RepositoryEditor {
         let mut entry = entry.clone();
         entry["custom"] = serde_json::to_value(IndexCustom { serial, cycle: release.cycle.clone() })
             .map_err(|e| Error::new(Kind::Data, "the bundle was not signed", e))?;
-        let mut next = self.next_version(BUNDLES, Some(expiry(now, days)))?;
+        let mut next = self.next_version(BUNDLES.name, Some(expiry(now, days)))?;
         next.signed["targets"][path] = entry;
         next.signed["targets"][&release.bundle.0] = release.bundle.1.clone();
+        self.set_pending(next)?;
+        Ok(true)
+    }
+
+    /// Makes the pending next `policies` list exactly these targets, each with its length and SHA-256. True if that
+    /// changed anything; false if it, or what is published, lists them already.
+    ///
+    /// # Errors
+    /// If the repository has no such role, or a path is not the role's own.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the verb that publishes policies is its caller"))]
+    pub fn set_policies(
+        &mut self,
+        files: &BTreeMap<TargetPath, (u64, Sha256)>,
+        days: u32,
+        now: UnixTime,
+    ) -> Result<bool> {
+        let role = POLICIES.name;
+        if let Some(path) = files.keys().find(|path| !POLICIES.may_list(path.as_str())) {
+            return Err(refused(role, format!("{path} is not of the form {}", POLICIES.pattern)));
+        }
+        let current = self.find(role)?.ok_or_else(|| not_there(role))?;
+        let targets: Map<String, Value> = files
+            .iter()
+            .map(|(path, (length, sha256))| {
+                (path.to_string(), json!({"length": length, "hashes": {"sha256": sha256}}))
+            })
+            .collect();
+        let targets = Value::Object(targets);
+        if current.signed()["targets"] == targets {
+            return Ok(false);
+        }
+        let mut next = self.next_version(role, Some(expiry(now, days)))?;
+        next.signed["targets"] = targets;
         self.set_pending(next)?;
         Ok(true)
     }
@@ -238,21 +286,45 @@ impl RepositoryEditor {
     /// # Errors
     /// If there is none.
     pub fn effective(&self, role: &str) -> Result<Signed> {
-        if let Some(pending) = self.pending.documents().get(role) {
-            return Ok(pending.clone());
-        }
-        match self.published.as_ref().and_then(|view| view.newest(role)) {
-            Some(bytes) => Signed::parse(role, bytes),
-            None => Err(none_there(&self.repository)),
+        match (self.find(role)?, Delegated::named(role)) {
+            (Some(document), _) => Ok(document),
+            (None, Some(delegated)) if self.published.is_some() && delegated.optional => Err(not_there(role)),
+            (None, _) => Err(none_there(&self.repository)),
         }
     }
 
-    /// The keys that count for `bundles`, once what is pending is published.
+    /// The newest version of a document, pending or published, if there is one.
+    fn find(&self, role: &str) -> Result<Option<Signed>> {
+        if let Some(pending) = self.pending.documents().get(role) {
+            return Ok(Some(pending.clone()));
+        }
+        let published = self.published.as_ref().and_then(|view| view.newest(role));
+        published.map(|bytes| Signed::parse(role, bytes)).transpose()
+    }
+
+    /// The delegated roles that there are, once what is pending is published.
     ///
     /// # Errors
     /// If the targets role cannot be read.
-    pub fn keys_of_bundles(&self) -> Result<RoleKeys> {
-        delegated_keys(&self.effective("targets")?)
+    pub fn delegated(&self) -> Result<Vec<&'static Delegated>> {
+        let targets = read(&self.effective(TARGETS)?, format::metadata::read_targets)?;
+        Ok(DELEGATED.into_iter().filter(|role| role.keys_in(&targets).is_some()).collect())
+    }
+
+    /// The keys that count for a delegated role, once what is pending is published.
+    ///
+    /// # Errors
+    /// If the targets role cannot be read, or does not delegate to it.
+    pub fn keys_of_delegated(&self, role: &str) -> Result<RoleKeys> {
+        let targets = read(&self.effective(TARGETS)?, format::metadata::read_targets)?;
+        Delegated::named(role).and_then(|role| role.keys_in(&targets)).cloned().ok_or_else(|| {
+            Error::new(
+                Kind::Data,
+                "targets.json cannot be used",
+                format!("it does not delegate to the role {role}"),
+            )
+            .cure(format_args!("root add-key --role {role} --key FILE makes the delegation"))
+        })
     }
 
     /// The sets of keys of which each must have signed the pending document of `role`.
@@ -268,8 +340,8 @@ impl RepositoryEditor {
                 }
                 Ok(sets)
             }
-            "targets" => Ok(vec![root.targets]),
-            _ => Ok(vec![delegated_keys(&self.effective("targets")?)?]),
+            TARGETS => Ok(vec![root.targets]),
+            _ => Ok(vec![self.keys_of_delegated(role)?]),
         }
     }
 
@@ -353,14 +425,6 @@ fn none_there(repository: &Repository) -> Error {
 /// If it is no root.
 pub fn read_root(document: &Signed) -> Result<Root> {
     read(document, format::metadata::read_root)
-}
-
-/// The keys that a targets role, which may not be signed by enough keys yet, gives to `bundles`.
-fn delegated_keys(targets: &Signed) -> Result<RoleKeys> {
-    let read = read(targets, format::metadata::read_targets)?;
-    repository::keys_of_bundles(&read).cloned().ok_or_else(|| {
-        Error::new(Kind::Data, "targets.json cannot be used", "it does not delegate to the role bundles")
-    })
 }
 
 fn read<T>(document: &Signed, read: impl Fn(&Json<'_>) -> std::result::Result<T, JsonError>) -> Result<T> {

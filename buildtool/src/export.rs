@@ -1,7 +1,7 @@
 //! What the nodes of one variant need, as a folder or as one plain tar file: for USB sticks, rsync, branch servers.
 //!
 //! All metadata byte for byte, so that a node verifies it as it would the repository itself; of the targets only one
-//! bundle and its index. A stick is an untrusted mirror like any other.
+//! bundle and its index, and all that other roles list (policies, which are small). A stick is an untrusted mirror like any other.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -12,6 +12,7 @@ use format::index::{self, Index, IndexCustom};
 use format::metadata::{Blob, TargetFile};
 use format::name::{BundleVersion, TargetPath, Variant};
 
+use crate::delegated::BUNDLES;
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::progress::{Bar, Progress};
 use crate::repository::{Repository, View};
@@ -118,7 +119,15 @@ pub fn export(
     for (name, bytes) in view.files.values() {
         entries.push((format!("metadata/{name}"), Content::Bytes(bytes.clone())));
     }
-    for target in [&bundle.index, &bundle.bundle] {
+    let mut targets = vec![bundle.index, bundle.bundle];
+    for (_, path, file) in view.listed().filter(|(role, ..)| **role != BUNDLES) {
+        let path: TargetPath = path.parse().map_err(|e| Error::new(Kind::Data, "nothing was exported", e))?;
+        let file = file.blob().ok_or_else(|| {
+            Error::new(Kind::Data, "nothing was exported", format!("{path} is listed without a sha256"))
+        })?;
+        targets.push((path, file));
+    }
+    for target in &targets {
         let name = published_name(target);
         entries.push((
             format!("targets/{name}"),

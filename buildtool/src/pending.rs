@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use format::trust;
 
+use crate::delegated::{BUNDLES, POLICIES};
 use crate::document::{Signed, Unsigned};
 use crate::error::{During, Error, Kind, Result};
-use crate::repository::{BUNDLES, View};
+use crate::repository::{TARGETS, View};
 
 /// The roles that wait here, in the order in which they depend on each other.
-pub const PENDING_ROLES: [&str; 3] = ["root", "targets", BUNDLES];
+pub const PENDING_ROLES: [&str; 4] = ["root", TARGETS, BUNDLES.name, POLICIES.name];
 
 /// The pending documents. Whoever has this value holds the lock.
 pub struct Pending {
@@ -111,7 +112,7 @@ impl Pending {
     /// # Errors
     /// If a file cannot be removed.
     pub fn clear(&mut self) -> Result<()> {
-        // bundles first and root last: what an interruption leaves still makes sense together.
+        // Delegated roles first and root last: what an interruption leaves still makes sense together.
         PENDING_ROLES.iter().rev().try_for_each(|role| self.remove(role))
     }
 

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use format::digest::Sha256;
+use format::metadata::Blob;
 use format::name::TargetPath;
 use format::time::UnixTime;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use crate::editor::{RepositoryEditor, highest_version};
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::keys::Secret;
 use crate::progress::Progress;
-use crate::repository::{self, BUNDLES, IGNORE_EXPIRY, Overlay, Repository, View};
+use crate::repository::{self, IGNORE_EXPIRY, Overlay, Repository, TARGETS, View};
 
 /// The keys of the roles that a publication signs itself, and how long what they sign is valid.
 pub struct OnlineKeys {
@@ -92,7 +93,7 @@ impl Store for Repository {
     }
 }
 
-/// Plans the publication of everything that is pending, with the contents of new bundles taken from `outs`.
+/// Plans the publication of everything that is pending, with the contents of new targets taken from `outs`.
 ///
 /// # Errors
 /// If signatures or target files are missing, or if a node would not accept the result.
@@ -100,21 +101,26 @@ pub fn plan(editor: &RepositoryEditor, outs: &[PathBuf], keys: &OnlineKeys, now:
     for approval in editor.approvals()? {
         if !approval.is_met() {
             return Err(Error::new(Kind::No, "nothing was published", &approval)
-                .cure("have the missing keys sign (sign for bundles, root sign for root and targets)"));
+                .cure("have the missing keys sign (sign for bundles, root sign for all others)"));
         }
     }
     let root = editor.effective("root")?;
-    let targets = editor.effective("targets")?;
-    let bundles = editor.effective(BUNDLES)?;
+    // Delegated roles after the one that delegates to them.
+    let mut listing = vec![editor.effective(TARGETS)?];
+    for role in editor.delegated()? {
+        listing.push(editor.effective(role.name)?);
+    }
     let repository = editor.repository();
 
     let mut files = BTreeMap::new();
     let root_name = format!("{}.root.json", root.version());
     let mut roles = BTreeMap::new();
-    for document in [&targets, &bundles] {
+    let mut names = Vec::new();
+    for document in &listing {
         let bytes = document.to_bytes()?;
         roles.insert(format!("{}.json", document.role), meta(document.version(), &bytes));
-        files.insert(format!("{}.{}.json", document.version(), document.role), bytes);
+        names.push(format!("{}.{}.json", document.version(), document.role));
+        files.insert(names[names.len() - 1].clone(), bytes);
     }
     files.insert(root_name.clone(), root.to_bytes()?);
 
@@ -134,12 +140,7 @@ pub fn plan(editor: &RepositoryEditor, outs: &[PathBuf], keys: &OnlineKeys, now:
             steps.push(Step::Metadata { name: name.to_owned(), bytes });
         }
     };
-    let names = [
-        format!("{}.targets.json", targets.version()),
-        format!("{}.bundles.json", bundles.version()),
-        format!("{}.snapshot.json", snapshot.version()),
-        "timestamp.json".to_owned(),
-    ];
+    names.extend([format!("{}.snapshot.json", snapshot.version()), "timestamp.json".to_owned()]);
     if !root_last {
         metadata(&root_name);
     }
@@ -166,7 +167,7 @@ pub fn plan_refresh(editor: &RepositoryEditor, keys: &OnlineKeys, now: UnixTime)
     };
     let repository = editor.repository();
     let mut roles = BTreeMap::new();
-    for role in ["targets", BUNDLES] {
+    for role in std::iter::once(TARGETS).chain(current.delegated().map(|role| role.name)) {
         let bytes = current.bytes(role).unwrap_or_default();
         roles.insert(format!("{role}.json"), meta(Signed::parse(role, bytes)?.version(), bytes));
     }
@@ -317,8 +318,7 @@ fn meta(version: u64, bytes: &[u8]) -> Value {
 /// One step for each target that is listed and not there yet.
 fn target_steps(repository: &Repository, after: &View, outs: &[PathBuf]) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
-    let targets = after.bundles().map(|t| &t.targets).into_iter().flatten();
-    for (path, file) in targets {
+    for (_, path, file) in after.listed() {
         let path: TargetPath =
             path.parse().map_err(|e| Error::new(Kind::Data, "nothing was published", e))?;
         let file = file.blob().ok_or_else(|| {
@@ -329,8 +329,7 @@ fn target_steps(repository: &Repository, after: &View, outs: &[PathBuf]) -> Resu
         if there {
             continue;
         }
-        let name = path.as_str().rsplit('/').next().unwrap_or_default();
-        let from = find_content(outs, name, file.length, &file.sha256)?.ok_or_else(|| {
+        let from = find_content(outs, &path, &file)?.ok_or_else(|| {
             Error::new(
                 Kind::Usage,
                 "nothing was published",
@@ -339,26 +338,30 @@ fn target_steps(repository: &Repository, after: &View, outs: &[PathBuf]) -> Resu
                     file.sha256.short()
                 ),
             )
-            .cure("name the folder that bundle wrote, after the repository")
+            .cure("name the folder that it was written to (by bundle), after the repository")
         })?;
         steps.push(Step::Target { from, to, sha256: file.sha256, length: file.length });
     }
     Ok(steps)
 }
 
-/// The file `name` of that length and digest in one of `outs`.
-fn find_content(outs: &[PathBuf], name: &str, length: u64, sha256: &Sha256) -> Result<Option<PathBuf>> {
-    for out in outs {
-        let path = out.join(name);
+/// The content of a target in one of `outs`: under its own path, or the end of it, down to the file name alone. What
+/// bundle writes has the shortest form; policies of one name in two namespaces need a longer one.
+fn find_content(outs: &[PathBuf], target: &TargetPath, wanted: &Blob) -> Result<Option<PathBuf>> {
+    let what = "a target cannot be read";
+    let whole = target.as_str();
+    let ends: Vec<&str> =
+        std::iter::successors(Some(whole), |end| end.split_once('/').map(|(_, end)| end)).collect();
+    for path in outs.iter().flat_map(|out| ends.iter().rev().map(|end| out.join(end))) {
         match fs::File::open(&path) {
-            Ok(mut file) if file.metadata().is_ok_and(|m| m.len() == length) => {
-                let (found, _) = Sha256::of_reader(&mut file).at("a bundle cannot be read", &path)?;
-                if found == *sha256 {
+            Ok(mut file) if file.metadata().is_ok_and(|m| m.is_file() && m.len() == wanted.length) => {
+                let (found, _) = Sha256::of_reader(&mut file).at(what, &path)?;
+                if found == wanted.sha256 {
                     return Ok(Some(path));
                 }
             }
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(e).at("a bundle cannot be read", &path);
+            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(e).at(what, &path);
             }
             _ => {}
         }

@@ -7,17 +7,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use format::metadata::{RoleKeys, Targets};
+use format::metadata::{RoleKeys, RoleKind, TargetFile, Targets};
 use format::time::UnixTime;
 use format::trust::{self, TrustError, TrustedMetadataSet, Wanted};
 
+use crate::delegated::{BUNDLES, DELEGATED, Delegated};
 use crate::error::{During, Error, Kind, Result};
 
-/// The role that lists bundles.
-pub const BUNDLES: &str = "bundles";
+/// The role that delegates to the others.
+pub const TARGETS: &str = "targets";
 
-/// The target paths that `targets` delegates to it: `bundles/VARIANT/VERSION/FILE`.
-pub const BUNDLES_PATTERN: &str = "bundles/*/*/*";
+/// The roles whose keys stand in the root, in the order in which people ask for them.
+pub const TOP_LEVEL: [RoleKind; 4] =
+    [RoleKind::Root, RoleKind::Targets, RoleKind::Snapshot, RoleKind::Timestamp];
 
 /// A moment before all expiries: with it a repository loads whose signatures are right but which has expired, as
 /// is needed to repair one.
@@ -120,7 +122,20 @@ pub struct View {
 impl View {
     /// What the role `bundles` says.
     pub fn bundles(&self) -> Option<&Targets> {
-        self.set.targets(BUNDLES)
+        self.set.targets(BUNDLES.name)
+    }
+
+    /// The delegated roles that this repository has.
+    pub fn delegated(&self) -> impl Iterator<Item = &'static Delegated> {
+        DELEGATED.into_iter().filter(|role| self.set.targets(role.name).is_some())
+    }
+
+    /// Every target that is listed, with the role that lists it.
+    pub fn listed(&self) -> impl Iterator<Item = (&'static Delegated, &str, &TargetFile)> {
+        self.delegated().flat_map(|role| {
+            let targets = self.set.targets(role.name).map(|targets| &targets.targets);
+            targets.into_iter().flatten().map(move |(path, file)| (role, path.as_str(), file))
+        })
     }
 
     /// The bytes of a role other than root.
@@ -141,15 +156,13 @@ impl View {
         self.roots.last_key_value().map(|(version, bytes)| (*version, bytes.as_slice()))
     }
 
-    /// The keys of a role that [`crate::editor`] can change.
-    pub fn keys_of_bundles(&self) -> Option<&RoleKeys> {
-        keys_of_bundles(self.set.targets("targets")?)
+    /// The keys that count for a role, top-level or delegated; `None` if this repository has no such role.
+    pub fn keys_of(&self, role: &str) -> Option<&RoleKeys> {
+        match TOP_LEVEL.into_iter().find(|kind| kind.as_str() == role) {
+            Some(kind) => Some(self.set.root().keys_of(kind)),
+            None => Delegated::named(role)?.keys_in(self.set.targets(TARGETS)?),
+        }
     }
-}
-
-/// The keys that a targets role gives to `bundles`.
-pub fn keys_of_bundles(targets: &Targets) -> Option<&RoleKeys> {
-    targets.delegations.iter().find(|d| d.role == BUNDLES).map(|d| &d.keys)
 }
 
 /// Why a repository did not load.
@@ -232,11 +245,18 @@ pub fn load(source: &dyn MetadataSource, from: u64, now: UnixTime) -> std::resul
     let snapshot_file = wanted.file.clone();
     files.insert("snapshot".to_owned(), (wanted.file, bytes));
 
-    for (role, delegator) in [("targets", "root"), (BUNDLES, "targets")] {
+    let mut targets = |role: &str, delegator: &str| {
         let wanted = set.wanted_targets(role).map_err(|e| refused(&snapshot_file, e))?;
         let bytes = must(&wanted)?;
         set.update_targets(role, delegator, &bytes).map_err(|e| refused(&wanted.file, e))?;
         files.insert(role.to_owned(), (wanted.file, bytes));
+        Ok(DELEGATED.map(|role| set.targets(TARGETS).and_then(|t| role.keys_in(t)).is_some()))
+    };
+    let delegates = targets(TARGETS, "root")?;
+    for (role, delegates) in DELEGATED.into_iter().zip(delegates) {
+        if delegates || !role.optional {
+            targets(role.name, TARGETS)?;
+        }
     }
     Ok(View { set, roots, files })
 }

@@ -5,10 +5,11 @@
 use format::time::UnixTime;
 use serde_json::{Map, Value, json};
 
+use crate::delegated::Delegated;
 use crate::document::{Unsigned, expiry};
 use crate::error::{Error, Kind, Result};
 use crate::keys::Public;
-use crate::repository::{BUNDLES, BUNDLES_PATTERN};
+use crate::repository::TARGETS;
 
 /// The keys of a role and how many must sign, as given for `root init`.
 #[derive(Debug)]
@@ -26,42 +27,45 @@ pub struct RoleSpec {
 pub struct FirstRoot {
     /// root, targets, snapshot, timestamp.
     pub top_level: Vec<RoleSpec>,
-    /// The delegated role.
-    pub bundles: RoleSpec,
-    /// Days until root, targets and bundles expire.
-    pub days: [u32; 3],
+    /// Days until root and targets expire.
+    pub days: [u32; 2],
+    /// The delegated roles, and the days until each expires.
+    pub delegated: Vec<(&'static Delegated, RoleSpec, u32)>,
 }
 
 impl FirstRoot {
-    /// The first version of root, targets and bundles.
+    /// The first version of root, targets and the delegated roles.
     ///
     /// # Errors
     /// If a role has a key twice or a threshold that its keys cannot meet.
-    pub fn documents(&self, now: UnixTime) -> Result<[Unsigned; 3]> {
+    pub fn documents(&self, now: UnixTime) -> Result<Vec<Unsigned>> {
         let (mut keys, mut roles) = (Map::new(), Map::new());
         for spec in &self.top_level {
-            roles.insert(spec.role.to_owned(), spec.entry(&mut keys)?);
+            let ids = spec.key_ids(&mut keys)?;
+            roles.insert(spec.role.to_owned(), json!({"keyids": ids, "threshold": spec.threshold}));
         }
         let root = json!({"consistent_snapshot": true, "keys": keys, "roles": roles});
-        let mut keys = Map::new();
-        let mut delegation = self.bundles.entry(&mut keys)?;
-        delegation["name"] = json!(BUNDLES);
-        delegation["paths"] = json!([BUNDLES_PATTERN]);
-        // Nothing else may speak of bundles, whatever is delegated later.
-        delegation["terminating"] = json!(true);
-        let targets = json!({"targets": {}, "delegations": {"keys": keys, "roles": [delegation]}});
-        let [root_days, targets_days, bundles_days] = self.days;
-        Ok([
+        let (mut keys, mut delegations) = (Map::new(), Vec::new());
+        for (role, spec, _) in &self.delegated {
+            let ids = spec.key_ids(&mut keys)?;
+            delegations.push(role.delegation(&ids, spec.threshold));
+        }
+        let targets = json!({"targets": {}, "delegations": {"keys": keys, "roles": delegations}});
+        let [root_days, targets_days] = self.days;
+        let mut documents = vec![
             Unsigned::new("root", "root", 1, expiry(now, root_days), root),
-            Unsigned::new("targets", "targets", 1, expiry(now, targets_days), targets),
-            Unsigned::new(BUNDLES, "targets", 1, expiry(now, bundles_days), json!({"targets": {}})),
-        ])
+            Unsigned::new(TARGETS, TARGETS, 1, expiry(now, targets_days), targets),
+        ];
+        for (role, _, days) in &self.delegated {
+            documents.push(Unsigned::new(role.name, TARGETS, 1, expiry(now, *days), Delegated::empty()));
+        }
+        Ok(documents)
     }
 }
 
 impl RoleSpec {
-    /// The role's entry; its keys join `keys`.
-    fn entry(&self, keys: &mut Map<String, Value>) -> Result<Value> {
+    /// The ids of its keys, which join `keys`.
+    fn key_ids(&self, keys: &mut Map<String, Value>) -> Result<Vec<&str>> {
         let mut ids: Vec<&str> = self.keys.iter().map(|k| k.id.0.as_str()).collect();
         ids.sort_unstable();
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -71,7 +75,7 @@ impl RoleSpec {
         for key in &self.keys {
             keys.insert(key.id.0.clone(), key.object());
         }
-        Ok(json!({"keyids": ids, "threshold": self.threshold}))
+        Ok(ids)
     }
 }
 
@@ -92,15 +96,16 @@ pub enum RoleEdit {
 /// If there is no such role.
 pub fn holder(role: &str) -> Result<&'static str> {
     match role {
-        "root" | "targets" | "snapshot" | "timestamp" => Ok("root"),
-        BUNDLES => Ok("targets"),
+        "root" | TARGETS | "snapshot" | "timestamp" => Ok("root"),
+        _ if Delegated::named(role).is_some() => Ok(TARGETS),
         _ => Err(refused(role, "there is no such role")
-            .cure("the roles are root, targets, bundles, snapshot and timestamp")),
+            .cure("the roles are root, targets, bundles, policies, snapshot and timestamp")),
     }
 }
 
 impl RoleEdit {
-    /// Changes the entry of `role` in the next version of its holder.
+    /// Changes the entry of `role` in the next version of its holder. The first key of a delegated role that is not
+    /// there yet makes its delegation, with a threshold of one.
     ///
     /// # Errors
     /// If the role has the new key already, does not have the old one, or cannot meet its threshold.
@@ -113,14 +118,17 @@ impl RoleEdit {
         };
         let entry = match &mut place["roles"] {
             Value::Object(roles) => roles.get_mut(role),
-            Value::Array(roles) => roles.iter_mut().find(|r| r["name"] == role),
+            Value::Array(roles) => {
+                if let (RoleEdit::Add(_), Some(new)) = (self, Delegated::named(role))
+                    && roles.iter().all(|r| r["name"] != role)
+                {
+                    roles.push(new.delegation(&[], 1));
+                }
+                roles.iter_mut().find(|r| r["name"] == role)
+            }
             _ => None,
         };
-        self.apply_to_entry(
-            role,
-            entry.ok_or_else(|| refused(role, "the repository has no such role"))?,
-            &mut keys,
-        )?;
+        self.apply_to_entry(role, entry.ok_or_else(|| not_there(role))?, &mut keys)?;
         // A key that no role uses any more says nothing and goes.
         let used: Vec<String> = match &place["roles"] {
             Value::Object(roles) => roles.values().flat_map(key_ids).collect(),
@@ -172,6 +180,12 @@ fn check_threshold(role: &str, threshold: u64, keys: usize) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// An edit of a delegated role that the repository does not have.
+pub fn not_there(role: &str) -> Error {
+    refused(role, "the repository has no such role")
+        .cure(format_args!("root add-key --role {role} --key FILE makes it"))
 }
 
 /// An edit of a role that cannot be made.

@@ -4,14 +4,16 @@
 
 use std::path::{Path, PathBuf};
 
-use format::metadata::{RoleKeys, RoleKind};
+use format::metadata::RoleKeys;
 use serde_json::{Value, json};
 
 use crate::cli::RootInitArgs;
+use crate::delegated::{BUNDLES, POLICIES};
 use crate::editor::{RepositoryEditor, read_root};
 use crate::error::Result;
 use crate::keys::{self, Key, Secret};
 use crate::publish::OnlineKeys;
+use crate::repository::TOP_LEVEL;
 use crate::roles::{FirstRoot, RoleSpec};
 
 /// Said whenever keys of these roles are made or used.
@@ -22,7 +24,7 @@ or web server. Who has a threshold of root keys owns every node; the nodes need 
 pub struct Ceremony {
     /// The first root.
     pub first: FirstRoot,
-    /// All private keys of root, targets and bundles that were given.
+    /// All private keys of root, targets and the delegated roles that were given.
     pub secrets: Vec<Secret>,
     /// The online keys, if both can sign.
     pub online: Option<OnlineKeys>,
@@ -40,6 +42,12 @@ pub fn read_ceremony(args: &RootInitArgs) -> Result<Ceremony> {
     let (bundles, of_bundles) = read("bundles", &args.bundles_keys, args.bundles_threshold)?;
     secrets.extend(of_targets);
     secrets.extend(of_bundles);
+    let mut delegated = vec![(&BUNDLES, bundles, args.bundles_days)];
+    if !args.policies_keys.is_empty() {
+        let (policies, of_policies) = read("policies", &args.policies_keys, args.policies_threshold)?;
+        secrets.extend(of_policies);
+        delegated.push((&POLICIES, policies, args.policies_days));
+    }
     // Whoever runs a repository can give these two roles more keys later; one is where everybody begins.
     let (snapshot, of_snapshot) = read("snapshot", &args.snapshot_keys, 1)?;
     let (timestamp, of_timestamp) = read("timestamp", &args.timestamp_keys, 1)?;
@@ -49,8 +57,8 @@ pub fn read_ceremony(args: &RootInitArgs) -> Result<Ceremony> {
         snapshot_days: args.online.snapshot_days,
         timestamp_days: args.online.timestamp_days,
     });
-    let days = [args.root_days, args.targets_days, args.bundles_days];
-    let first = FirstRoot { top_level: vec![root, targets, snapshot, timestamp], bundles, days };
+    let days = [args.root_days, args.targets_days];
+    let first = FirstRoot { top_level: vec![root, targets, snapshot, timestamp], days, delegated };
     Ok(Ceremony { first, secrets, online })
 }
 
@@ -100,26 +108,27 @@ pub fn show(editor: &RepositoryEditor) -> Result<(Value, Vec<String>)> {
         lines.extend(ids.iter().map(|id| format!("             {id}")));
         roles.push(json!({"state": state, "role": role, "threshold": keys.threshold, "keyids": ids}));
     };
-    let kinds = [RoleKind::Root, RoleKind::Targets, RoleKind::Snapshot, RoleKind::Timestamp];
     if let Some(view) = editor.published() {
         lines.push(format!("published root {}:", view.set.root().header.version));
-        for kind in kinds {
-            add("published", kind.as_str(), view.set.root().keys_of(kind), &mut lines);
-        }
-        if let Some(keys) = view.keys_of_bundles() {
-            add("published", "bundles", keys, &mut lines);
+        let delegated = view.delegated().map(|role| role.name);
+        for role in TOP_LEVEL.iter().map(|kind| kind.as_str()).chain(delegated) {
+            if let Some(keys) = view.keys_of(role) {
+                add("published", role, keys, &mut lines);
+            }
         }
     }
     if let Some(pending) = editor.pending().documents().get("root") {
         let root = read_root(pending)?;
         lines.push(format!("pending root {}:", root.header.version));
-        for kind in kinds {
+        for kind in TOP_LEVEL {
             add("pending", kind.as_str(), root.keys_of(kind), &mut lines);
         }
     }
     if editor.pending().documents().contains_key("targets") {
         lines.push("pending targets:".into());
-        add("pending", "bundles", &editor.keys_of_bundles()?, &mut lines);
+        for role in editor.delegated()? {
+            add("pending", role.name, &editor.keys_of_delegated(role.name)?, &mut lines);
+        }
     }
     let approvals = editor.approvals()?;
     if !approvals.is_empty() {

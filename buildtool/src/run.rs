@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, RootVerb, Verb};
 use crate::collect::Collected;
+use crate::delegated::{BUNDLES, POLICIES};
 use crate::document::Approval;
 use crate::editor::RepositoryEditor;
 use crate::error::{Error, Kind, Result};
@@ -15,7 +16,7 @@ use crate::keys::{self, Secret};
 use crate::pending::PENDING_ROLES;
 use crate::progress::Progress;
 use crate::publish::{self, OnlineKeys, Plan};
-use crate::repository::{self, BUNDLES, Repository, View};
+use crate::repository::{self, Repository, TARGETS, View};
 use crate::roles::RoleEdit;
 use crate::{bundle, check, collect, export, root, serve};
 
@@ -164,7 +165,7 @@ fn pending_answer(editor: &RepositoryEditor, mut lines: Vec<String>) -> Result<A
     lines.extend(approvals.iter().map(Approval::to_string));
     lines.push(match ready {
         true => "next: publish (with the online keys)".to_owned(),
-        false => "next: the missing keys sign (sign for bundles, root sign for root and targets)".to_owned(),
+        false => "next: the missing keys sign (sign for bundles, root sign for all others)".to_owned(),
     });
     let json = json!({
         "state": if ready { "ready" } else { "pending" },
@@ -243,13 +244,13 @@ fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {
     let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
     let is_new = editor.add_release(&release, args.days, context.now)?;
     let path = &release.index.0;
-    if !is_new && !editor.pending().documents().contains_key(BUNDLES) {
+    if !is_new && !editor.pending().documents().contains_key(BUNDLES.name) {
         return Ok(Answer::new(
             json!({"state": "published", "index": path}),
             vec![format!("{path} is published already, with this content; nothing to sign")],
         ));
     }
-    editor.sign(&[BUNDLES], &secrets.iter().collect::<Vec<_>>())?;
+    editor.sign(&[BUNDLES.name], &secrets.iter().collect::<Vec<_>>())?;
     let said = if is_new { "listed and signed" } else { "signed, as listed before" };
     let mut answer = pending_answer(&editor, vec![format!("{path}: {said}")])?;
     answer.json["index"] = json!(path);
@@ -302,12 +303,15 @@ fn published_answer(plan: &Plan) -> Answer {
     let version = |role: &str| plan.after.files.get(role).map(|(name, _)| name.clone()).unwrap_or_default();
     let root = plan.after.set.root().header.version;
     let bundles = plan.after.bundles().map_or(0, |t| t.targets.len() / 2);
+    let policies = plan.after.set.targets(POLICIES.name).map(|t| t.targets.len());
     let expires = plan.after.set.expires();
+    let delegated = plan.after.delegated().map(|role| role.name);
+    let roles: Vec<String> =
+        std::iter::once(TARGETS).chain(delegated).chain(["snapshot"]).map(version).collect();
+    let counted = policies.map(|n| format!(", {n} policies")).unwrap_or_default();
     let mut lines = vec![format!(
-        "published: root {root}, {}, {}, {}; {bundles} bundles; valid until {expires}",
-        version("targets"),
-        version(BUNDLES),
-        version("snapshot"),
+        "published: root {root}, {}; {bundles} bundles{counted}; valid until {expires}",
+        roles.join(", ")
     )];
     lines.extend(plan.notes.iter().map(|note| format!("note: {note}")));
     let json = json!({
@@ -315,6 +319,7 @@ fn published_answer(plan: &Plan) -> Answer {
         "root": root,
         "files": plan.after.files.values().map(|(name, _)| name).collect::<Vec<_>>(),
         "bundles": bundles,
+        "policies": policies,
         "expires": expires,
         "notes": plan.notes,
     });

@@ -12,6 +12,7 @@ use super::*;
 use crate::bundle;
 use crate::check::{self, Problem};
 use crate::collect::Collected;
+use crate::delegated::{BUNDLES, POLICIES};
 use crate::editor::Release;
 use crate::keys::Public;
 use crate::pending::PENDING_ROLES;
@@ -49,8 +50,8 @@ impl World {
                 spec("snapshot", &world.snapshot),
                 spec("timestamp", &world.timestamp),
             ],
-            bundles: spec("bundles", &world.offline[2]),
-            days: [365, 365, 90],
+            days: [365, 365],
+            delegated: vec![(&BUNDLES, spec("bundles", &world.offline[2]), 90)],
         };
         let mut editor = RepositoryEditor::create(world.repository(), &first, NOW).unwrap();
         let out = world.add_bundle(&mut editor, "1");
@@ -127,10 +128,23 @@ impl World {
         editor.clear()
     }
 
+    /// Policies to be listed: target path → content, which is put into a folder to be published from.
+    fn policies(&self, files: &[(&str, &str)]) -> (PathBuf, BTreeMap<TargetPath, (u64, Sha256)>) {
+        let out = self.folder.path().join("policies-out");
+        let listed = files.iter().map(|(path, content)| {
+            let file = out.join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, content).unwrap();
+            (path.parse().unwrap(), (content.len() as u64, Sha256::of(content.as_bytes())))
+        });
+        let listed = listed.collect();
+        (out, listed)
+    }
+
     /// What a node sees; every target that it may ask for is there and right.
     fn node(&self) -> std::result::Result<View, String> {
         let view = repository::load(&self.repository(), 1, NOW).map_err(|e| e.to_string())?;
-        for (path, file) in &view.bundles().unwrap().targets {
+        for (_, path, file) in view.listed() {
             let path: TargetPath = path.parse().unwrap();
             let file = file.blob().unwrap();
             let content =
@@ -177,7 +191,7 @@ fn cut_off_everywhere(change: Change<'_>, gap_is_allowed: bool) -> usize {
         let mut editor = world.editor();
         let outs = change(&world, &mut editor);
         world.sign(&mut editor);
-        let wanted = editor.effective(BUNDLES).unwrap().version();
+        let wanted = editor.effective(BUNDLES.name).unwrap().version();
         let wanted_root = editor.effective("root").unwrap().version();
         let mut store = Failing { repository: world.repository(), left: cut };
         let done = world.publish(editor, &outs, &mut store).is_ok();
@@ -219,7 +233,7 @@ fn a_new_bundle_survives_a_cut_at_every_step() {
 fn a_rotated_bundles_key_and_a_new_bundle_survive_a_cut_at_every_step() {
     let rotate = |world: &World, editor: &mut RepositoryEditor| {
         let old = world.offline[2].public().id.0.clone();
-        rotate_key(editor, BUNDLES, &old, world.offline[0].public());
+        rotate_key(editor, BUNDLES.name, &old, world.offline[0].public());
         vec![world.add_bundle(editor, "2")]
     };
     assert_eq!(cut_off_everywhere(&rotate, false), 6);
@@ -327,4 +341,99 @@ fn check_tells_an_index_of_another_bundle_even_if_both_are_signed() {
     world.publish(editor, &[out], &mut world.repository()).unwrap();
     let report = check::check(&world.repository(), false, NOW, Progress::Quiet).unwrap();
     assert!(matches!(report.problems[..], [Problem::Index { .. }]), "{:?}", report.problems);
+}
+
+/// Two policies of one name in two namespaces.
+const TWO: [(&str, &str); 2] =
+    [("policies/operations/edge.json", "{\"a\":1}"), ("policies/testing/edge.json", "{\"a\":2}")];
+
+fn add_policies_role(world: &World, editor: &mut RepositoryEditor) {
+    let add = RoleEdit::Add(world.offline[0].public().clone());
+    editor.edit_role(POLICIES.name, &add, 365, NOW).unwrap();
+}
+
+#[test]
+fn a_repository_without_the_policies_role_says_nothing_of_it() {
+    let world = World::new();
+    let view = world.node().unwrap();
+    let snapshot = Signed::parse("snapshot", view.bytes("snapshot").unwrap()).unwrap();
+    let listed: Vec<&String> = snapshot.signed()["meta"].as_object().unwrap().keys().collect();
+    assert_eq!(listed, ["bundles.json", "targets.json"]);
+    assert_eq!(view.set.targets("targets").unwrap().delegations.len(), 1);
+    let mut editor = world.editor();
+    let error = editor.set_policies(&BTreeMap::new(), 90, NOW).unwrap_err();
+    assert!(error.to_string().contains("root add-key --role policies"), "{error}");
+    let rotate = RoleEdit::Rotate(String::new(), world.offline[0].public().clone());
+    let error = editor.edit_role(POLICIES.name, &rotate, 365, NOW).unwrap_err();
+    assert!(error.to_string().contains("root add-key --role policies"), "{error}");
+}
+
+#[test]
+fn a_policies_role_that_is_made_later_and_its_first_policies_survive_a_cut_at_every_step() {
+    let make = |world: &World, editor: &mut RepositoryEditor| {
+        add_policies_role(world, editor);
+        let (out, listed) = world.policies(&TWO);
+        assert!(editor.set_policies(&listed, 90, NOW).unwrap());
+        vec![out]
+    };
+    assert_eq!(cut_off_everywhere(&make, false), 6, "two policies, targets, policies, snapshot, timestamp");
+}
+
+#[test]
+fn a_policies_role_whose_making_was_cut_off_is_made_by_doing_it_again() {
+    let world = World::new();
+    let mut editor = world.editor();
+    add_policies_role(&world, &mut editor);
+    drop(editor);
+    fs::remove_file(world.folder.path().join("repo.pending/targets.json")).unwrap();
+    let mut editor = world.editor();
+    let error = editor.approvals().unwrap_err();
+    assert!(error.to_string().contains("root add-key --role policies"), "{error}");
+    add_policies_role(&world, &mut editor);
+    world.sign(&mut editor);
+    world.publish(editor, &[], &mut world.repository()).unwrap();
+    assert!(world.node().unwrap().set.targets(POLICIES.name).unwrap().targets.is_empty());
+}
+
+#[test]
+fn policies_list_exactly_what_was_set_and_nothing_outside_their_place() {
+    let world = World::new();
+    let mut editor = world.editor();
+    add_policies_role(&world, &mut editor);
+    let (out, listed) = world.policies(&TWO);
+    assert!(editor.set_policies(&listed, 90, NOW).unwrap());
+    assert!(!editor.set_policies(&listed, 30, NOW).unwrap(), "the same again changes nothing");
+    world.sign(&mut editor);
+    world.publish(editor, &[out], &mut world.repository()).unwrap();
+    let names = |world: &World| -> Vec<String> {
+        world.node().unwrap().set.targets(POLICIES.name).unwrap().targets.keys().cloned().collect()
+    };
+    assert_eq!(names(&world), TWO.map(|(path, _)| path));
+
+    let mut editor = world.editor();
+    assert!(!editor.set_policies(&listed, 90, NOW).unwrap(), "it is published already");
+    for foreign in ["policies/edge.json", "policies/a/b/edge.json", "bundles/debian-12-amd64/1/index.json"] {
+        let (_, listed) = world.policies(&[(foreign, "{}")]);
+        let error = editor.set_policies(&listed, 90, NOW).unwrap_err();
+        assert!(error.to_string().contains("policies/*/*"), "{error}");
+    }
+    let (_, only_one) = world.policies(&TWO[1..]);
+    assert!(editor.set_policies(&only_one, 90, NOW).unwrap());
+    world.sign(&mut editor);
+    world.publish(editor, &[], &mut world.repository()).unwrap();
+    assert_eq!(names(&world), ["policies/testing/edge.json"]);
+}
+
+#[test]
+fn a_policy_that_is_nowhere_to_be_found_is_not_published() {
+    let world = World::new();
+    let mut editor = world.editor();
+    add_policies_role(&world, &mut editor);
+    let (out, listed) = world.policies(&TWO);
+    editor.set_policies(&listed, 90, NOW).unwrap();
+    world.sign(&mut editor);
+    fs::write(out.join(TWO[1].0), "{\"a\":3}").unwrap();
+    let error = world.publish(editor, &[out], &mut world.repository()).unwrap_err();
+    assert!(error.to_string().contains("policies/testing/edge.json"), "{error}");
+    assert!(world.node().unwrap().set.targets(POLICIES.name).is_none());
 }
