@@ -33,7 +33,7 @@ lint: setup
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo clippy -p prestage-conformance --features ecdsa --all-targets --quiet -- -D warnings
-	shellcheck -x scripts/*.sh .ci/run tests/python-tuf/run conformance/prestage-conformance
+	shellcheck -x scripts/*.sh packaging/signers/openssl .ci/run tests/python-tuf/run conformance/prestage-conformance
 	$(if $(deny),cargo deny --offline --log-level error check bans licenses sources)
 
 # The node root first, and apart from the tests, so that none of them waits for the archive.

@@ -15,9 +15,10 @@ apt-utils:/usr/bin/apt-ftparchive:makes the archives that tests collect from
 gpg:/usr/bin/gpg:signs those archives with keys that are thrown away
 gpg-agent:/usr/bin/gpg-agent:is what gpg signs with
 gpgv:/usr/bin/gpgv:is what apt verifies an archive with
-openssl:/usr/bin/openssl:is measured against
+openssl:/usr/bin/openssl:is measured against, and signs for the build tool
+openssh-client:/usr/bin/ssh-agent:holds keys that the build tool signs with
 curl:/usr/bin/curl:reads the repository as an ordinary client
-jq:/usr/bin/jq:reads status files in the demo
+jq:/usr/bin/jq:reads status files in the demo, and what a signer is asked
 time:/usr/bin/time:measures time and memory
 iproute2:/usr/sbin/ip:looks at network namespaces
 xz-utils:/usr/bin/xz:is what packages are compressed with

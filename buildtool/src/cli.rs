@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use format::name::{BundleVersion, CycleId, Variant};
 
 use crate::delegated::{BUNDLES, POLICIES};
+use crate::signer::DEFAULT_SECONDS;
 
 /// Collects updates, makes bundles of them, signs and publishes them for the nodes of a fleet.
 #[derive(Debug, Parser)]
@@ -67,9 +68,26 @@ pub enum KeyVerb {
         #[arg(long)]
         passphrase_file: Option<PathBuf>,
     },
-    /// Show the TUF key id and public key of a key file, private or public.
+    /// Make a signer file: it stands for a key that another program holds (HSM, KMS, ssh-agent), and is given wherever a
+    /// private key file is. Nothing is overwritten.
+    ///
+    /// docs/usage/signer.md says what the program is asked and must answer; two are in packaging/signers.
+    Signer {
+        /// Where the signer file goes.
+        file: PathBuf,
+        /// The key: 64 hexadecimal digits or a public key file. What the program signs is verified with it.
+        #[arg(long, value_name = "KEY")]
+        public: String,
+        /// Seconds that the program has for each signature.
+        #[arg(long, default_value_t = DEFAULT_SECONDS)]
+        timeout_seconds: u64,
+        /// The program and its arguments, after `--`. It runs in FILE's folder, where relative paths begin.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Show the TUF key id and public key of a key file, private or public, or of a signer file.
     Show {
-        /// The key file.
+        /// The key or signer file.
         file: PathBuf,
         /// Holds the passphrase of an encrypted key.
         #[arg(long)]
@@ -80,7 +98,7 @@ pub enum KeyVerb {
 /// Key ceremonies.
 #[derive(Debug, Subcommand)]
 pub enum RootVerb {
-    /// Make a repository. Keys may be private or public files; what the private ones can sign is signed.
+    /// Make a repository. Keys may be private, public or signer files; what can be signed with them is signed.
     ///
     /// Root and targets keys must stay offline; bundles keys belong to those who build and approve; only snapshot and
     /// timestamp keys may be on a machine that is always on.
@@ -94,7 +112,7 @@ pub enum RootVerb {
         /// root, targets, bundles, policies, snapshot or timestamp.
         #[arg(long)]
         role: String,
-        /// The new key, private or public.
+        /// The new key: a private, public or signer file.
         #[arg(long)]
         key: PathBuf,
         #[command(flatten)]
@@ -107,10 +125,10 @@ pub enum RootVerb {
         /// root, targets, bundles, policies, snapshot or timestamp.
         #[arg(long)]
         role: String,
-        /// The key that goes: its id, the beginning of its id, or a key file.
+        /// The key that goes: its id, the beginning of its id, or a key or signer file.
         #[arg(long)]
         old: String,
-        /// The key that comes, private or public.
+        /// The key that comes: a private, public or signer file.
         #[arg(long)]
         new: PathBuf,
         #[command(flatten)]
@@ -143,7 +161,7 @@ pub enum RootVerb {
     Sign {
         /// The repository.
         repo: PathBuf,
-        /// A private key; may be given more than once.
+        /// A private key or signer file; may be given more than once.
         #[arg(long = "key", value_name = "FILE", required = true)]
         keys: Vec<PathBuf>,
         /// Holds the passphrase of encrypted keys.
@@ -291,7 +309,7 @@ pub struct SignArgs {
     pub repo: PathBuf,
     /// What bundle wrote.
     pub out: PathBuf,
-    /// A private key of the bundles role; may be given more than once.
+    /// A private key or signer file of the bundles role; may be given more than once.
     #[arg(long = "key", value_name = "FILE", required = true)]
     pub keys: Vec<PathBuf>,
     /// Holds the passphrase of encrypted keys.
@@ -309,10 +327,10 @@ pub struct PublishArgs {
     pub repo: PathBuf,
     /// Where the contents of new targets are: what bundle wrote, for each bundle that is new.
     pub outs: Vec<PathBuf>,
-    /// A key of the snapshot role; while it is rotated, give the old and the new one.
+    /// A key (or signer file) of the snapshot role; while it is rotated, give the old and the new one.
     #[arg(long = "snapshot-key", value_name = "FILE", required = true)]
     pub snapshot_keys: Vec<PathBuf>,
-    /// A key of the timestamp role; while it is rotated, give the old and the new one.
+    /// A key (or signer file) of the timestamp role; while it is rotated, give the old and the new one.
     #[arg(long = "timestamp-key", value_name = "FILE", required = true)]
     pub timestamp_keys: Vec<PathBuf>,
     #[command(flatten)]
@@ -327,10 +345,10 @@ pub struct PublishArgs {
 pub struct RefreshArgs {
     /// The repository.
     pub repo: PathBuf,
-    /// A key of the snapshot role; without it, only the timestamp is signed anew.
+    /// A key (or signer file) of the snapshot role; without it, only the timestamp is signed anew.
     #[arg(long = "snapshot-key", value_name = "FILE")]
     pub snapshot_keys: Vec<PathBuf>,
-    /// A key of the timestamp role.
+    /// A key (or signer file) of the timestamp role.
     #[arg(long = "timestamp-key", value_name = "FILE", required = true)]
     pub timestamp_keys: Vec<PathBuf>,
     #[command(flatten)]

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
 use crate::keys::Secret;
+use crate::signer::Statement;
 
 /// The version of the TUF specification that we write.
 pub const SPEC_VERSION: &str = "1.0.34";
@@ -53,7 +54,7 @@ impl Unsigned {
     /// Signs it with each of `keys`.
     ///
     /// # Errors
-    /// If it has no canonical form.
+    /// If it has no canonical form, or a program that holds a key does not sign.
     pub fn sign(self, keys: &[&Secret]) -> Result<Signed> {
         let mut signed = Signed { role: self.role, signed: self.signed, signatures: BTreeMap::new() };
         for key in keys {
@@ -104,10 +105,12 @@ impl Signed {
     /// Adds or renews one signature.
     ///
     /// # Errors
-    /// If the content has no canonical form.
+    /// If the content has no canonical form, or a program that holds the key does not sign.
     pub fn add(&mut self, key: &Secret) -> Result<()> {
         let message = canonical(&self.signed, &self.role)?;
-        self.signatures.insert(key.public().id.clone(), hex(&key.sign(&message)));
+        let statement = Statement { role: &self.role, version: self.version(), message: &message };
+        let signature = key.sign(&statement)?;
+        self.signatures.insert(key.public().id.clone(), hex(&signature));
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! Key files: PKCS#8 and SubjectPublicKeyInfo in PEM, as openssl reads and writes them (RFC 8410), Ed25519 only.
+//! Key files: PKCS#8 and SubjectPublicKeyInfo in PEM, as openssl reads and writes them (RFC 8410), Ed25519 only; or a
+//! reference to a key that another program holds ([`crate::signer`]).
 //!
 //! The only place where a private key is in memory. What is signed with it is decided in [`crate::editor`].
 
@@ -19,6 +20,7 @@ use pkcs8::{
 };
 
 use crate::error::{AtPath, During, Error, Kind, Result};
+use crate::signer::{self, Signer, Statement};
 
 /// id-Ed25519 (RFC 8410 section 3).
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
@@ -43,7 +45,11 @@ pub struct Public {
 }
 
 impl Public {
-    fn new(bytes: [u8; 32]) -> Result<Self> {
+    /// The key of these bytes.
+    ///
+    /// # Errors
+    /// If it has no TUF form.
+    pub fn new(bytes: [u8; 32]) -> Result<Self> {
         let object = serde_json::to_vec(&PublicKey::ed25519_object(&bytes)).unwrap_or_default();
         let object =
             Json::parse(&object).map_err(|e| Error::new(Kind::Data, "the key has no TUF form", e))?;
@@ -62,22 +68,59 @@ pub fn short(id: &KeyId) -> &str {
 }
 
 /// A key that can sign.
-pub struct Secret {
+#[derive(Clone, Debug)]
+pub enum Secret {
+    /// It is in our hands.
+    Local(LocalKey),
+    /// Another program holds it.
+    External(Signer),
+}
+
+impl Secret {
+    /// Its public half.
+    pub fn public(&self) -> &Public {
+        match self {
+            Secret::Local(key) => &key.public,
+            Secret::External(signer) => signer.public(),
+        }
+    }
+
+    /// The signature of a statement's message (RFC 8032, pure).
+    ///
+    /// # Errors
+    /// If another program holds the key and does not sign.
+    pub fn sign(&self, statement: &Statement<'_>) -> Result<Vec<u8>> {
+        match self {
+            Secret::Local(key) => Ok(key.pair.sk.sign(statement.message, None).to_vec()),
+            Secret::External(signer) => signer.sign(statement),
+        }
+    }
+
+    /// A new key, for tests.
+    #[cfg(test)]
+    pub fn generate() -> Result<Self> {
+        LocalKey::generate().map(Secret::Local)
+    }
+}
+
+/// A private key in memory.
+#[derive(Clone)]
+pub struct LocalKey {
     pair: ed25519_compact::KeyPair,
     public: Public,
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for LocalKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret(key {})", self.public.id)
+        write!(f, "LocalKey({})", self.public.id)
     }
 }
 
-impl Secret {
+impl LocalKey {
     fn from_seed(seed: [u8; 32]) -> Result<Self> {
         let pair = ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(seed));
         let public = Public::new(*pair.pk)?;
-        Ok(Secret { pair, public })
+        Ok(LocalKey { pair, public })
     }
 
     /// A new key, its seed from the kernel.
@@ -85,23 +128,12 @@ impl Secret {
     /// # Errors
     /// If the kernel gives no random bytes.
     pub fn generate() -> Result<Self> {
-        Secret::from_seed(random()?)
+        LocalKey::from_seed(random()?)
     }
 
     /// Its public half.
     pub fn public(&self) -> &Public {
         &self.public
-    }
-
-    /// The same key again, for tests that use one in several places.
-    #[cfg(test)]
-    pub fn duplicate(&self) -> Self {
-        Secret { pair: self.pair.clone(), public: self.public.clone() }
-    }
-
-    /// The signature of `message` (RFC 8032, deterministic).
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sk.sign(message, None).to_vec()
     }
 
     /// PKCS#8 PEM, encrypted if there is a passphrase.
@@ -166,10 +198,11 @@ pub fn read_passphrase(file: &Path) -> Result<Vec<u8>> {
     Ok(line.to_vec())
 }
 
-/// Reads a private or public key file.
+/// Reads a private or public key file, or a signer file.
 ///
 /// # Errors
-/// If it is none, is encrypted and `passphrase` is missing or wrong, or is a private key that others may read.
+/// If it is none, is encrypted and `passphrase` is missing or wrong, is a private key that others may read, or a signer
+/// file that others may write.
 pub fn read(file: &Path, passphrase: Option<&[u8]>) -> Result<Key> {
     let refused = |why: &dyn fmt::Display| {
         Error::new(Kind::Config, "the key cannot be read", format!("{}: {why}", file.display()))
@@ -178,6 +211,9 @@ pub fn read(file: &Path, passphrase: Option<&[u8]>) -> Result<Key> {
         .during("the key cannot be read")?
         .ok_or_else(|| refused(&"there is no such file"))?;
     let text = std::str::from_utf8(&bytes).map_err(|e| refused(&e))?;
+    if !text.lines().any(|line| line.starts_with("-----BEGIN ")) {
+        return read_signer(file, text);
+    }
     let (label, document) = SecretDocument::from_pem(text)
         .map_err(|e| refused(&format_args!("it is not a PEM key file: {e}")))?;
     if label == "PUBLIC KEY" {
@@ -192,7 +228,7 @@ pub fn read(file: &Path, passphrase: Option<&[u8]>) -> Result<Key> {
             .ok_or_else(|| refused(&"its public key is not 32 bytes long"))?;
         return Ok(Key::Public(Public::new(bytes)?));
     }
-    refuse_if_others_may_read(file)?;
+    refuse_if(file, 0o077, "read", "chmod 600, and replace the key if it may have been seen")?;
     let decrypted;
     let plain = match label {
         "PRIVATE KEY" => &document,
@@ -215,7 +251,26 @@ pub fn read(file: &Path, passphrase: Option<&[u8]>) -> Result<Key> {
         .strip_prefix(&SEED_HEADER[..])
         .and_then(|seed| <[u8; 32]>::try_from(seed).ok())
         .ok_or_else(|| refused(&"its private key is not 32 bytes long"))?;
-    Ok(Key::Secret(Secret::from_seed(seed)?))
+    Ok(Key::Secret(Secret::Local(LocalKey::from_seed(seed)?)))
+}
+
+/// Reads what is no PEM file.
+fn read_signer(file: &Path, text: &str) -> Result<Key> {
+    let what = "the key cannot be read";
+    let folder = folder_of(file).canonicalize().at(what, file)?;
+    let signer = Signer::parse(text, file, &folder).map_err(|why| {
+        Error::new(
+            Kind::Config,
+            what,
+            format!("{}: it is neither a PEM key file nor a signer file: {why}", file.display()),
+        )
+    })?;
+    refuse_if(file, 0o022, "write", "chmod go-w, and look whether it still says what it should")?;
+    Ok(Key::Secret(Secret::External(signer)))
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Reads the public half: of a public key file, of a private one, or of the `.pub` beside an encrypted one.
@@ -250,27 +305,42 @@ pub fn read_secrets(files: &[PathBuf], passphrase: Option<&[u8]>) -> Result<Vec<
 ///
 /// # Errors
 /// If one of the two exists or cannot be written.
-pub fn write_new(file: &Path, secret: &Secret, passphrase: Option<&[u8]>) -> Result<PathBuf> {
+pub fn write_new(file: &Path, key: &LocalKey, passphrase: Option<&[u8]>) -> Result<PathBuf> {
     let public = public_file(file);
-    for path in [file, &public] {
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::new(Kind::Usage, "no key was made", format!("{} exists", path.display()))
-                .cure("keys are never overwritten; choose another name"));
-        }
-    }
-    let write = |path: &Path, text: &str, mode: u32| -> Result<()> {
-        let mut out = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)
-            .at("the key cannot be written", path)?;
-        out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).at("the key cannot be written", path)
-    };
-    write(file, &secret.to_pem(passphrase)?, 0o600)?;
-    write(&public, &public_pem(&secret.public.bytes)?, 0o644)?;
-    host::file::sync_folder_of(file).during("the key cannot be written")?;
+    refuse_to_overwrite(&[file, &public])?;
+    create(file, &key.to_pem(passphrase)?, 0o600)?;
+    create(&public, &public_pem(&key.public.bytes)?, 0o644)?;
     Ok(public)
+}
+
+/// Writes a new signer file, never over a file that is there, and reads it again.
+///
+/// # Errors
+/// If it exists or cannot be written, or if nobody could read it: then it is not written.
+pub fn write_signer(file: &Path, command: &[String], public: &Public, seconds: u64) -> Result<Signer> {
+    refuse_to_overwrite(&[file])?;
+    let text = signer::text(command, public, seconds);
+    let folder = folder_of(file).canonicalize().at("no key was made", file)?;
+    let signer =
+        Signer::parse(&text, file, &folder).map_err(|why| Error::new(Kind::Usage, "no key was made", why))?;
+    create(file, &text, 0o644)?;
+    Ok(signer)
+}
+
+fn refuse_to_overwrite(files: &[&Path]) -> Result<()> {
+    match files.iter().find(|path| path.symlink_metadata().is_ok()) {
+        None => Ok(()),
+        Some(path) => Err(Error::new(Kind::Usage, "no key was made", format!("{} exists", path.display()))
+            .cure("keys are never overwritten; choose another name")),
+    }
+}
+
+fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let what = "the key cannot be written";
+    let mut out =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).at(what, path)?;
+    out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).at(what, path)?;
+    host::file::sync_folder_of(path).during(what)
 }
 
 /// `FILE.pub`.
@@ -294,18 +364,19 @@ fn algorithm() -> AlgorithmIdentifierRef<'static> {
     AlgorithmIdentifierRef { oid: ED25519, parameters: None }
 }
 
-/// A private key that others may read is not private. Refused and not mended: who could read it may have.
-fn refuse_if_others_may_read(file: &Path) -> Result<()> {
+/// A private key that others may read is not private, and of a signer file that others may write they choose the
+/// program. Refused and not mended: who could do it may have.
+fn refuse_if(file: &Path, forbidden: u32, deed: &str, cure: &str) -> Result<()> {
     let mode = std::fs::metadata(file).at("the key cannot be read", file)?.permissions().mode();
-    if mode & 0o077 == 0 {
+    if mode & forbidden == 0 {
         return Ok(());
     }
     Err(Error::new(
         Kind::Config,
         "the key is refused",
-        format!("{}: others may read it (mode {:o})", file.display(), mode & 0o777),
+        format!("{}: others may {deed} it (mode {:o})", file.display(), mode & 0o777),
     )
-    .cure("chmod 600, and replace the key if it may have been seen"))
+    .cure(cure))
 }
 
 fn missing(file: &Path) -> String {

@@ -22,6 +22,7 @@ mod roles; // which keys count: first version and edits
 mod root; // key ceremonies in words
 mod run; // the verbs
 mod serve; // HTTP, for trying things out
+mod signer; // keys that another program holds
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -12,13 +12,14 @@ use crate::delegated::{BUNDLES, POLICIES};
 use crate::document::Approval;
 use crate::editor::RepositoryEditor;
 use crate::error::{Error, Kind, Result};
-use crate::keys::{self, Secret};
+use crate::keys::{self, Key, LocalKey, Secret};
 use crate::pending::PENDING_ROLES;
 use crate::progress::Progress;
 use crate::publish::{self, OnlineKeys, Plan};
 use crate::repository::{self, Repository, TARGETS, View};
 use crate::roles::RoleEdit;
-use crate::{bundle, check, collect, export, root, serve};
+use crate::signer::Signer;
+use crate::{bundle, check, collect, export, root, serve, signer};
 
 /// What every verb is given.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +54,9 @@ impl Answer {
 pub fn run(verb: Verb, context: &Context) -> Result<Answer> {
     match verb {
         Verb::Key(KeyVerb::New { file, passphrase_file }) => key_new(&file, passphrase_file.as_deref()),
+        Verb::Key(KeyVerb::Signer { file, public, timeout_seconds, command }) => {
+            key_signer(&file, &public, timeout_seconds, &command)
+        }
         Verb::Key(KeyVerb::Show { file, passphrase_file }) => key_show(&file, passphrase_file.as_deref()),
         Verb::Root(verb) => root_verb(verb, context),
         Verb::Collect(CollectVerb::Apt(args)) => collect_apt(&args, context),
@@ -72,9 +76,9 @@ pub fn run(verb: Verb, context: &Context) -> Result<Answer> {
 
 fn key_new(file: &Path, passphrase_file: Option<&Path>) -> Result<Answer> {
     let passphrase = passphrase_file.map(keys::read_passphrase).transpose()?;
-    let secret = Secret::generate()?;
-    let public_file = keys::write_new(file, &secret, passphrase.as_deref())?;
-    let mut answer = describe_key(secret.public());
+    let key = LocalKey::generate()?;
+    let public_file = keys::write_new(file, &key, passphrase.as_deref())?;
+    let mut answer = describe_key(key.public());
     answer.json["file"] = json!(file);
     answer.json["publicFile"] = json!(public_file);
     answer.lines.push(format!("private key: {} (keep it where only its role's holder is)", file.display()));
@@ -84,7 +88,30 @@ fn key_new(file: &Path, passphrase_file: Option<&Path>) -> Result<Answer> {
 
 fn key_show(file: &Path, passphrase_file: Option<&Path>) -> Result<Answer> {
     let passphrase = passphrase_file.map(keys::read_passphrase).transpose()?;
-    Ok(describe_key(keys::read(file, passphrase.as_deref())?.public()))
+    let key = keys::read(file, passphrase.as_deref())?;
+    let mut answer = describe_key(key.public());
+    if let Key::Secret(Secret::External(signer)) = &key {
+        describe_signer(&mut answer, signer);
+    }
+    Ok(answer)
+}
+
+fn key_signer(file: &Path, public: &str, seconds: u64, command: &[String]) -> Result<Answer> {
+    let public = match signer::public(public) {
+        Some(public) => public,
+        None => keys::read_public(Path::new(public))?,
+    };
+    let signer = keys::write_signer(file, command, &public, seconds)?;
+    let mut answer = describe_key(&public);
+    describe_signer(&mut answer, &signer);
+    answer.json["file"] = json!(file);
+    answer.lines.push(format!("signer file: {}", file.display()));
+    Ok(answer)
+}
+
+fn describe_signer(answer: &mut Answer, signer: &Signer) {
+    answer.json["command"] = json!(signer.command());
+    answer.lines.push(format!("signed by:   {}", signer.command().join(" ")));
 }
 
 fn describe_key(public: &keys::Public) -> Answer {
@@ -134,7 +161,11 @@ fn root_init(args: &cli::RootInitArgs, context: &Context) -> Result<Answer> {
     let mut editor = RepositoryEditor::create(Repository::at(&args.repo), &ceremony.first, context.now)?;
     let secrets: Vec<&Secret> = ceremony.secrets.iter().collect();
     if !secrets.is_empty() {
-        editor.sign(&PENDING_ROLES, &secrets)?;
+        if let Err(error) = editor.sign(&PENDING_ROLES, &secrets) {
+            // Nothing is left begun, so that the same command can be given again.
+            editor.clear()?;
+            return Err(error);
+        }
     }
     let met = editor.approvals()?.iter().all(Approval::is_met);
     match ceremony.online {

@@ -187,6 +187,130 @@ fn every_role_can_be_rotated_and_a_node_with_the_first_root_follows() {
 }
 
 #[test]
+fn the_policies_role_begins_with_the_repository_if_it_is_given_keys() {
+    let world = World::new();
+    world.keys(&["root", "targets", "bundles", "git", "lead", "snapshot", "timestamp"]);
+    let mut init =
+        vec!["--json", "root", "init", "repo", "--policies-threshold", "2", "--policies-days", "30"];
+    for (option, key) in [
+        ("--root-key", "keys/root"),
+        ("--targets-key", "keys/targets"),
+        ("--bundles-key", "keys/bundles"),
+        ("--policies-key", "keys/git"),
+        ("--policies-key", "keys/lead.pub"),
+        ("--snapshot-key", "keys/snapshot"),
+        ("--timestamp-key", "keys/timestamp"),
+    ] {
+        init.extend([option, key]);
+    }
+    assert_eq!(world.ok(&init).json()["state"], "pending");
+    world.ok(&["root", "sign", "repo", "--key", "keys/lead"]);
+    world.publish(&[]);
+    let set = world.node(1).unwrap();
+    let policies = set.targets("policies").unwrap();
+    assert!(policies.targets.is_empty());
+    let expires = policies.header.expires.since(common::now());
+    assert!((29 * 86_400..=30 * 86_400).contains(&expires), "{expires}");
+    let targets = set.targets("targets").unwrap();
+    let [bundles, policies] = &targets.delegations[..] else { panic!("{targets:?}") };
+    assert_eq!((bundles.keys.threshold, policies.keys.threshold), (1, 2));
+    assert!(policies.terminating && policies.paths.matches("policies/operations/edge.json"));
+    assert!(
+        !policies.paths.matches("policies/edge.json") && !policies.paths.matches("bundles/v/1/index.json")
+    );
+}
+
+#[test]
+fn a_running_repository_gets_the_policies_role_whose_keys_say_nothing_of_bundles() {
+    let world = World::new();
+    world.repository();
+    world.release("1");
+    world.keys(&["policies", "policies2"]);
+    let before = fs::read(world.path("repo/metadata/2.bundles.json")).unwrap();
+    let words = world.fails(64, &["root", "renew", "repo", "--role", "policies"]);
+    assert!(words.contains("root add-key --role policies"), "{words}");
+    world.ok(&["root", "add-key", "repo", "--role", "policies", "--key", "keys/policies.pub"]);
+    let show = world.ok(&["root", "show", "repo"]).stdout;
+    assert!(show.contains("policies: 0 of 1") && show.contains("targets: 0 of 1"), "{show}");
+    world.ok(&["root", "sign", "repo", "--key", "keys/targets"]);
+    let online = ["--snapshot-key", "keys/snapshot", "--timestamp-key", "keys/timestamp"];
+    world.fails(1, &[&["publish", "repo"][..], &online].concat());
+    world.ok(&["root", "sign", "repo", "--key", "keys/policies"]);
+    let said = world.publish(&[]).stdout;
+    assert!(said.contains("1.policies.json") && said.contains("0 policies"), "{said}");
+    assert_eq!(fs::read(world.path("repo/metadata/2.bundles.json")).unwrap(), before, "bundles is as it was");
+
+    world.policies(&[("policies/operations/edge.json", "{}"), ("policies/testing/edge.json", "{\"a\":1}")]);
+    world.fails(64, &["root", "sign", "repo", "--key", "keys/bundles"]);
+    world.ok(&["root", "sign", "repo", "--key", "keys/policies"]);
+    world.publish(&["policies-out"]);
+    let published = world.find(&format!("policies/testing/{}.edge.json", Sha256::of(b"{\"a\":1}")));
+    assert_eq!(fs::read(published).unwrap(), b"{\"a\":1}");
+
+    // Its key goes as every other, without a node being touched.
+    let rotate = ["root", "rotate", "repo", "--role", "policies", "--old", "keys/policies", "--new"];
+    world.ok(&[&rotate[..], &["keys/policies2"]].concat());
+    for key in ["keys/targets", "keys/policies2"] {
+        world.ok(&["root", "sign", "repo", "--key", key]);
+    }
+    world.publish(&[]);
+    let set = world.node(1).unwrap();
+    assert_eq!((set.targets("policies").unwrap().header.version, set.root().header.version), (3, 1));
+    world.fails(64, &["root", "sign", "repo", "--key", "keys/policies"]);
+    let signers = world.ok(&["--json", "check", "repo", "--full"]).json()["signers"].to_string();
+    assert!(signers.contains("\"role\":\"policies\""), "{signers}");
+    world.ok(&["refresh-timestamp", "repo", "--timestamp-key", "keys/timestamp"]);
+    let refresh = ["--snapshot-days", "60", "--timestamp-days", "1"];
+    world.ok(&[&["refresh-timestamp", "repo"][..], &online, &refresh].concat());
+    assert_eq!(world.node(1).unwrap().targets("policies").unwrap().targets.len(), 2);
+    world.bundle("out-2", "2");
+    world.fails(64, &["sign", "repo", "out-2", "--key", "keys/policies2"]);
+}
+
+#[test]
+fn check_and_export_know_policies() {
+    let world = World::new();
+    world.repository();
+    world.release("1");
+    world.keys(&["policies"]);
+    world.ok(&["root", "add-key", "repo", "--role", "policies", "--key", "keys/policies"]);
+    world.ok(&["root", "sign", "repo", "--key", "keys/targets", "--key", "keys/policies"]);
+    world.publish(&[]);
+    world.policies(&[("policies/operations/edge.json", "{\"a\":1}")]);
+    world.ok(&["root", "sign", "repo", "--key", "keys/policies"]);
+    world.publish(&["policies-out"]);
+    let check = world.ok(&["--json", "check", "repo", "--full"]).json();
+    assert_eq!(check["problems"].as_array().unwrap().len(), 0, "{check}");
+
+    for output in ["stick", "stick.tar"] {
+        world.ok(&["export", "repo", "--variant", VARIANT, "--output", output]);
+    }
+    let names = |folder: &str| -> Vec<String> {
+        files(&world.path(folder)).iter().map(|f| f.display().to_string()).collect()
+    };
+    assert!(names("stick/metadata").iter().any(|f| f.ends_with("/2.policies.json")));
+    assert!(names("stick/targets/policies/operations").iter().all(|f| f.ends_with(".edge.json")));
+    common::node(&world.path("stick"), 1).unwrap();
+    let listed = String::from_utf8(tool("tar", &["-tf", "stick.tar"], &world.path("")).stdout).unwrap();
+    assert!(listed.lines().last().unwrap().ends_with(".bundle.tar.gz"), "the large one last: {listed}");
+
+    let policy = world.find(".edge.json");
+    fs::write(&policy, "{\"a\":2}").unwrap();
+    world.fails(65, &["export", "repo", "--variant", VARIANT, "--output", "damaged"]);
+    for (kind, break_it) in [("target-damaged", false), ("target-missing", true)] {
+        if break_it {
+            fs::remove_file(&policy).unwrap();
+        }
+        let run = world.run(&["--json", "check", "repo"]);
+        let problems = run.json()["problems"].to_string();
+        assert!(
+            run.code == 1 && problems.contains(kind) && problems.contains("policies/operations"),
+            "{problems}"
+        );
+    }
+}
+
+#[test]
 fn a_key_that_was_stolen_goes_at_once_and_the_operator_is_told_of_the_gap() {
     let world = World::new();
     world.repository();

@@ -112,12 +112,11 @@ impl World {
     }
 
     fn publish(&self, mut editor: RepositoryEditor, outs: &[PathBuf], store: &mut dyn Store) -> Result<()> {
-        let copy = |key: &Secret| key.duplicate();
-        let all = |key| [key].into_iter().chain(&self.offline).map(copy).collect();
+        let all = |key| [key].into_iter().chain(&self.offline).cloned().collect();
         let keys = OnlineKeys {
             snapshot: all(&self.snapshot),
             timestamp: match &*self.stranger.borrow() {
-                Some(key) => vec![copy(key)],
+                Some(key) => vec![key.clone()],
                 None => all(&self.timestamp),
             },
             snapshot_days: 14,
@@ -272,8 +271,8 @@ fn an_expired_role_is_not_published_and_nothing_is_written() {
     world.sign(&mut editor);
     let before = fs::read(world.repository().metadata().join("timestamp.json")).unwrap();
     let keys = OnlineKeys {
-        snapshot: vec![world.snapshot.duplicate()],
-        timestamp: vec![world.timestamp.duplicate()],
+        snapshot: vec![world.snapshot.clone()],
+        timestamp: vec![world.timestamp.clone()],
         snapshot_days: 14,
         timestamp_days: 0,
     };

@@ -139,6 +139,29 @@ impl World {
         self.publish(&[&out]);
     }
 
+    /// Makes the pending next `policies` of these contents, as the verb that reads policies will, and the folder
+    /// `policies-out` to publish them from.
+    pub fn policies(&self, policies: &[(&str, &str)]) {
+        let newest = files(&self.path("repo/metadata"))
+            .into_iter()
+            .filter(|f| f.to_string_lossy().ends_with(".policies.json"))
+            .max_by_key(|f| fs::metadata(f).unwrap().modified().unwrap())
+            .unwrap();
+        let mut document: Value = serde_json::from_slice(&fs::read(newest).unwrap()).unwrap();
+        let next = document["signed"]["version"].as_u64().unwrap() + 1;
+        document["signed"]["version"] = json!(next);
+        document["signed"]["targets"] = json!({});
+        document["signatures"] = json!([]);
+        for (path, content) in policies {
+            document["signed"]["targets"][path] =
+                json!({"length": content.len(), "hashes": {"sha256": Sha256::of(content.as_bytes())}});
+            let file = self.path("policies-out").join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, content).unwrap();
+        }
+        fs::write(self.path("repo.pending/policies.json"), document.to_string()).unwrap();
+    }
+
     pub fn publish(&self, outs: &[&str]) -> Run {
         let keys = ["--snapshot-key", "keys/snapshot", "--timestamp-key", "keys/timestamp"];
         self.ok(&[&["publish", "repo"], outs, &keys].concat())
@@ -174,11 +197,14 @@ pub fn node(repo: &Path, root: u64) -> Result<TrustedMetadataSet, String> {
     set.update_timestamp(&read("timestamp.json")?).map_err(words)?;
     let wanted = set.wanted_snapshot().map_err(words)?;
     set.update_snapshot(&read(&wanted.file)?).map_err(words)?;
-    for (role, delegator) in [("targets", "root"), ("bundles", "targets")] {
-        let wanted = set.wanted_targets(role).map_err(words)?;
-        set.update_targets(role, delegator, &read(&wanted.file)?).map_err(words)?;
+    let mut roles = vec![("targets".to_owned(), "root")];
+    while let Some((role, delegator)) = roles.pop() {
+        let wanted = set.wanted_targets(&role).map_err(words)?;
+        set.update_targets(&role, delegator, &read(&wanted.file)?).map_err(words)?;
+        roles.extend(set.targets(&role).unwrap().delegations.iter().map(|d| (d.role.clone(), "targets")));
     }
-    for (path, file) in &set.targets("bundles").unwrap().targets {
+    let listed = |role| set.targets(role).map(|t| &t.targets).into_iter().flatten();
+    for (path, file) in listed("bundles").chain(listed("policies")) {
         let target: format::name::TargetPath = path.parse().unwrap();
         let bytes =
             fs::read(repo.join("targets").join(target.with_digest(&file.blob().unwrap().sha256.to_string())));
