@@ -2,11 +2,12 @@
 //! for the targets in `fuzz/`, and compiled for them alone. Each function panics where its property does not hold.
 
 use format::time::UnixTime;
+use format::window::Window;
 use jiff::tz::TimeZone;
 
 use crate::config;
 use crate::plan::Plan;
-use crate::schedule::{self, Gate, Window};
+use crate::schedule::{self, Gate};
 use crate::transaction::journal::Journal;
 use crate::transaction::state::{Event, State, Step};
 

@@ -22,9 +22,9 @@ pub struct Delegated {
 pub const BUNDLES: Delegated =
     Delegated { name: "bundles", pattern: "bundles/*/*/*", days: 90, optional: false };
 
-/// Which of them goes where and when: `policies/NAMESPACE/NAME.json`.
+/// Which of them goes where and when: `policies/NAMESPACE/NAME/policy.json`.
 pub const POLICIES: Delegated =
-    Delegated { name: "policies", pattern: "policies/*/*", days: 90, optional: true };
+    Delegated { name: "policies", pattern: "policies/*/*/*", days: 90, optional: true };
 
 /// All of them, in the order in which nodes look through them.
 pub const DELEGATED: [&Delegated; 2] = [&BUNDLES, &POLICIES];

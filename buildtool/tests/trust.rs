@@ -214,7 +214,7 @@ fn the_policies_role_begins_with_the_repository_if_it_is_given_keys() {
     let targets = set.targets("targets").unwrap();
     let [bundles, policies] = &targets.delegations[..] else { panic!("{targets:?}") };
     assert_eq!((bundles.keys.threshold, policies.keys.threshold), (1, 2));
-    assert!(policies.terminating && policies.paths.matches("policies/operations/edge.json"));
+    assert!(policies.terminating && policies.paths.matches("policies/operations/edge/policy.json"));
     assert!(
         !policies.paths.matches("policies/edge.json") && !policies.paths.matches("bundles/v/1/index.json")
     );
@@ -240,11 +240,14 @@ fn a_running_repository_gets_the_policies_role_whose_keys_say_nothing_of_bundles
     assert!(said.contains("1.policies.json") && said.contains("0 policies"), "{said}");
     assert_eq!(fs::read(world.path("repo/metadata/2.bundles.json")).unwrap(), before, "bundles is as it was");
 
-    world.policies(&[("policies/operations/edge.json", "{}"), ("policies/testing/edge.json", "{\"a\":1}")]);
+    world.policies(&[
+        ("policies/operations/edge/policy.json", "{}"),
+        ("policies/testing/edge/policy.json", "{\"a\":1}"),
+    ]);
     world.fails(64, &["root", "sign", "repo", "--key", "keys/bundles"]);
     world.ok(&["root", "sign", "repo", "--key", "keys/policies"]);
     world.publish(&["policies-out"]);
-    let published = world.find(&format!("policies/testing/{}.edge.json", Sha256::of(b"{\"a\":1}")));
+    let published = world.find(&format!("policies/testing/edge/{}.policy.json", Sha256::of(b"{\"a\":1}")));
     assert_eq!(fs::read(published).unwrap(), b"{\"a\":1}");
 
     // Its key goes as every other, without a node being touched.
@@ -276,7 +279,7 @@ fn check_and_export_know_policies() {
     world.ok(&["root", "add-key", "repo", "--role", "policies", "--key", "keys/policies"]);
     world.ok(&["root", "sign", "repo", "--key", "keys/targets", "--key", "keys/policies"]);
     world.publish(&[]);
-    world.policies(&[("policies/operations/edge.json", "{\"a\":1}")]);
+    world.policies(&[("policies/operations/edge/policy.json", "{\"a\":1}")]);
     world.ok(&["root", "sign", "repo", "--key", "keys/policies"]);
     world.publish(&["policies-out"]);
     let check = world.ok(&["--json", "check", "repo", "--full"]).json();
@@ -289,12 +292,12 @@ fn check_and_export_know_policies() {
         files(&world.path(folder)).iter().map(|f| f.display().to_string()).collect()
     };
     assert!(names("stick/metadata").iter().any(|f| f.ends_with("/2.policies.json")));
-    assert!(names("stick/targets/policies/operations").iter().all(|f| f.ends_with(".edge.json")));
+    assert!(names("stick/targets/policies/operations/edge").iter().all(|f| f.ends_with(".policy.json")));
     common::node(&world.path("stick"), 1).unwrap();
     let listed = String::from_utf8(tool("tar", &["-tf", "stick.tar"], &world.path("")).stdout).unwrap();
     assert!(listed.lines().last().unwrap().ends_with(".bundle.tar.gz"), "the large one last: {listed}");
 
-    let policy = world.find(".edge.json");
+    let policy = world.find(".policy.json");
     fs::write(&policy, "{\"a\":2}").unwrap();
     world.fails(65, &["export", "repo", "--variant", VARIANT, "--output", "damaged"]);
     for (kind, break_it) in [("target-damaged", false), ("target-missing", true)] {

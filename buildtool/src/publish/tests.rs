@@ -343,8 +343,10 @@ fn check_tells_an_index_of_another_bundle_even_if_both_are_signed() {
 }
 
 /// Two policies of one name in two namespaces.
-const TWO: [(&str, &str); 2] =
-    [("policies/operations/edge.json", "{\"a\":1}"), ("policies/testing/edge.json", "{\"a\":2}")];
+const TWO: [(&str, &str); 2] = [
+    ("policies/operations/edge/policy.json", "{\"a\":1}"),
+    ("policies/testing/edge/policy.json", "{\"a\":2}"),
+];
 
 fn add_policies_role(world: &World, editor: &mut RepositoryEditor) {
     let add = RoleEdit::Add(world.offline[0].public().clone());
@@ -411,16 +413,16 @@ fn policies_list_exactly_what_was_set_and_nothing_outside_their_place() {
 
     let mut editor = world.editor();
     assert!(!editor.set_policies(&listed, 90, NOW).unwrap(), "it is published already");
-    for foreign in ["policies/edge.json", "policies/a/b/edge.json", "bundles/debian-12-amd64/1/index.json"] {
+    for foreign in ["policies/edge.json", "policies/a/policy.json", "bundles/debian-12-amd64/1/index.json"] {
         let (_, listed) = world.policies(&[(foreign, "{}")]);
         let error = editor.set_policies(&listed, 90, NOW).unwrap_err();
-        assert!(error.to_string().contains("policies/*/*"), "{error}");
+        assert!(error.to_string().contains("policies/*/*/*"), "{error}");
     }
     let (_, only_one) = world.policies(&TWO[1..]);
     assert!(editor.set_policies(&only_one, 90, NOW).unwrap());
     world.sign(&mut editor);
     world.publish(editor, &[], &mut world.repository()).unwrap();
-    assert_eq!(names(&world), ["policies/testing/edge.json"]);
+    assert_eq!(names(&world), ["policies/testing/edge/policy.json"]);
 }
 
 #[test]
@@ -433,6 +435,6 @@ fn a_policy_that_is_nowhere_to_be_found_is_not_published() {
     world.sign(&mut editor);
     fs::write(out.join(TWO[1].0), "{\"a\":3}").unwrap();
     let error = world.publish(editor, &[out], &mut world.repository()).unwrap_err();
-    assert!(error.to_string().contains("policies/testing/edge.json"), "{error}");
+    assert!(error.to_string().contains("policies/testing/edge/policy.json"), "{error}");
     assert!(world.node().unwrap().set.targets(POLICIES.name).is_none());
 }
