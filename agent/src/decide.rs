@@ -1,4 +1,4 @@
-//! Which bundle this node should have. Pure: trusted metadata in, a choice with its reason out.
+//! Which bundle this node should have. Pure: trusted metadata and the node's rule in, a choice with its reason out.
 
 use format::digest::Sha256;
 use format::index::IndexCustom;
@@ -6,6 +6,8 @@ use format::json::Json;
 use format::name::{BundleVersion, TargetPath, Variant};
 use format::report::BundleRef;
 use format::trust::{Search, SearchStep, TrustedMetadataSet};
+
+use crate::policy::Rule;
 
 /// A bundle that the repository offers to this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +23,12 @@ pub struct Offer {
 /// What the repository means for this node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Have this bundle.
-    Take(Offer),
-    /// There is none; why, in words for an operator.
+    /// Have one of these bundles, the first of them if it can be had; at least one.
+    Take(Vec<Offer>),
+    /// There is none for it, and that is as it should be; why, in words for an operator.
     Nothing(String),
+    /// It should have one that it cannot have yet; why, in words for an operator.
+    Wait(String),
 }
 
 /// A target path that no bundle can have, but that every role that may speak of `variant`'s bundles covers: a version
@@ -33,11 +37,32 @@ pub fn probe(variant: &Variant) -> String {
     format!("bundles/{variant}/_/index.json")
 }
 
-/// The newest bundle for `variant`.
-pub fn decide(set: &TrustedMetadataSet, variant: &Variant) -> Decision {
-    match offers(set, variant).into_iter().next() {
-        Some(offer) => Decision::Take(offer),
-        None => Decision::Nothing(format!("the repository has no bundle for the variant {variant}")),
+/// What `rule` makes of the bundles for `variant`. Without a policy every bundle may be had, the newest first; a policy
+/// names one.
+pub fn decide(set: &TrustedMetadataSet, variant: &Variant, rule: &Rule) -> Decision {
+    choose(offers(set, variant), variant, rule)
+}
+
+fn choose(mut offers: Vec<Offer>, variant: &Variant, rule: &Rule) -> Decision {
+    match rule {
+        Rule::Newest if offers.is_empty() => {
+            Decision::Nothing(format!("the repository has no bundle for the variant {variant}"))
+        }
+        Rule::Newest => Decision::Take(offers),
+        Rule::NotSelected => Decision::Nothing("no policy is for this node (see its labels)".to_owned()),
+        Rule::Policy(policy) if policy.paused => Decision::Wait(format!("policy {} is paused", policy.id())),
+        Rule::Policy(policy) => {
+            let version = &policy.bundle.version;
+            offers.retain(|offer| offer.bundle.version == *version);
+            if offers.is_empty() {
+                return Decision::Wait(format!(
+                    "policy {} names the bundle {version}, and the repository has none of that name for the variant \
+                     {variant}",
+                    policy.id()
+                ));
+            }
+            Decision::Take(offers)
+        }
     }
 }
 
@@ -100,6 +125,36 @@ mod tests {
         ] {
             assert!(read(bad).is_none(), "{bad}");
         }
+    }
+
+    fn offer(version: &str, serial: u64) -> Offer {
+        let index = Sha256::of(version.as_bytes());
+        let (version, cycle) = (version.parse().unwrap(), "c".parse().unwrap());
+        let path = "bundles/v/1/index.json".parse().unwrap();
+        Offer { bundle: BundleRef { version, cycle, serial, index }, path, length: 1 }
+    }
+
+    fn policy(version: &str, paused: bool) -> Rule {
+        let text = format!(
+            r#"{{"apiVersion":"patchmgmt.io/v1","kind":"PatchPolicy","metadata":{{"name":"p"}},"spec":{{
+            "bundleRef":{{"version":"{version}"}},"targets":{{"selector":{{}}}},"paused":{paused}}}}}"#
+        );
+        Rule::Policy(Box::new(format::policy::PatchPolicy::from_json(text.as_bytes()).unwrap()))
+    }
+
+    #[test]
+    fn without_a_policy_the_newest_bundle_is_taken_and_with_one_the_bundle_that_it_names() {
+        let variant: Variant = "v".parse().unwrap();
+        let offers = || vec![offer("2", 2), offer("1", 1)];
+        let chosen = |rule: &Rule| choose(offers(), &variant, rule);
+        assert_eq!(chosen(&Rule::Newest), Decision::Take(offers()));
+        assert_eq!(chosen(&policy("1", false)), Decision::Take(vec![offer("1", 1)]));
+        assert!(
+            matches!(chosen(&policy("3", false)), Decision::Wait(why) if why.contains("names the bundle 3"))
+        );
+        assert!(matches!(chosen(&policy("1", true)), Decision::Wait(why) if why.contains("paused")));
+        assert!(matches!(chosen(&Rule::NotSelected), Decision::Nothing(_)));
+        assert!(matches!(choose(Vec::new(), &variant, &Rule::Newest), Decision::Nothing(_)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod logging; // to the journal, syslog or the terminal
 mod node; // this machine: paths, identity, clock, settings, in one value
 mod packages; // the package manager, behind one trait
 mod plan; // what this node needs of a bundle
+mod policy; // what the centre has signed for this node
 mod quarantine; // bundles that this node refuses
 mod refresh; // trusted metadata, from any transport
 mod render; // templates that an operator can override

@@ -68,7 +68,7 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Refreshes from the first mirror whose metadata can be trusted, and loads every role that may speak of `probe`.
+/// Refreshes from the first mirror whose metadata can be trusted, and loads every role that may speak of one of `probes`.
 ///
 /// # Errors
 /// Trust or integrity, if a mirror answered and none could be trusted; unavailable, if none answered; configuration, if
@@ -76,14 +76,14 @@ impl From<Error> for Refusal {
 pub fn refresh(
     mirrors: &[Box<dyn Transport + '_>],
     keep: &Keep,
-    probe: &str,
+    probes: &[&str],
     now: UnixTime,
     clock: &dyn Clock,
 ) -> Result<TrustedMetadataSet> {
     let mut refused: Option<Error> = None;
     let mut unreachable: Vec<String> = Vec::new();
     for mirror in mirrors {
-        match refresh_from(mirror.as_ref(), keep, probe, now, clock) {
+        match refresh_from(mirror.as_ref(), keep, probes, now, clock) {
             Ok(set) => return Ok(set),
             Err(Refusal::Here(error)) => return Err(error),
             Err(Refusal::Trust(error)) => {
@@ -126,13 +126,13 @@ fn refusal(mirror: &str, error: &TrustError) -> Error {
 fn refresh_from(
     mirror: &dyn Transport,
     keep: &Keep,
-    probe: &str,
+    probes: &[&str],
     now: UnixTime,
     clock: &dyn Clock,
 ) -> std::result::Result<TrustedMetadataSet, Refusal> {
     let source = Source { mirror, keep, clock };
     let mut set = source.refresh(now)?;
-    source.load_roles(&mut set, probe)?;
+    probes.iter().try_for_each(|probe| source.load_roles(&mut set, probe))?;
     Ok(set)
 }
 

@@ -6,11 +6,13 @@ use std::path::Path;
 use format::digest::Sha256;
 use format::index::MAX_INDEX;
 use format::name::{BundleVersion, TargetPath};
+use format::policy::PatchPolicy;
 use format::report::{Outcome, Step};
 use format::status::{InstalledStatus, QuarantineEnd, Quarantined, State as NodeState};
 use format::time::UnixTime;
 use format::trust::TrustedMetadataSet;
 use host::file;
+use jiff::tz::TimeZone;
 
 use crate::account::Account;
 use crate::bundle::{check_index, copy_index, read_index, reread_index};
@@ -20,6 +22,7 @@ use crate::error::{Error, Exit, Result};
 use crate::fetch::{Archive, Fetcher, Folder, Throttle, Transport};
 use crate::node::Node;
 use crate::plan::Plan;
+use crate::policy::Rule;
 use crate::quarantine::{self, Quarantine, Release, is_unverified};
 use crate::refresh::{Keep, KeptMetadata, refresh};
 use crate::report::Said;
@@ -27,10 +30,11 @@ use crate::restore::NoRestorePoints;
 use crate::schedule::{self, Gate};
 use crate::stage::{self, StagedRepo};
 use crate::store::Store;
+use crate::transaction::health::HealthCheck;
 use crate::transaction::journal::Journal;
 use crate::transaction::state::{Event, State};
 use crate::transaction::{self, Transaction};
-use crate::{doctor, plan, print, report, space, status, verify};
+use crate::{doctor, plan, policy, print, report, space, status, verify};
 
 /// Runs one verb.
 ///
@@ -128,14 +132,22 @@ fn refresh_plan_fetch_stage(
 
     // Refresh: trusted metadata, from the first mirror that has it.
     let keep = Keep { folder: node.fetched("metadata"), initial_root: node.initial_root() };
-    let set = refresh(mirrors, &keep, &decide::probe(&node.variant), node.now(), &node.clock)?;
+    let set = refresh(mirrors, &keep, &probes(node).each_ref().map(String::as_str), node.now(), &node.clock)?;
     account.status().metadata_expires = Some(set.expires());
 
-    // Decide: the newest bundle for this node.
-    let offer = match decide::decide(&set, &node.variant) {
-        Decision::Take(offer) => offer,
+    // Decide: what the policy for this node says, or the newest bundle.
+    let throttle = Throttle::new(&node.clock, node.settings.rate);
+    let policies = Store::open(node.fetched("policies"))?;
+    policy::fetch(&set, &Fetcher { mirrors, store: &policies, throttle: &throttle, clock: &node.clock })?;
+    let rule = policy::read(&set, &policies, &node.settings.labels)?;
+    account.status().policy = rule.policy().map(PatchPolicy::id);
+    quarantine.release(&rule.releases())?;
+    let offer = match decide::decide(&set, &node.variant, &rule) {
+        Decision::Take(offers) => offers.into_iter().next(),
+        Decision::Wait(why) => return Err(Error::deferred(why)),
         Decision::Nothing(why) => return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, why)),
     };
+    let Some(offer) = offer else { return Err(Error::deferred("no bundle was chosen")) };
     account.about(&offer.bundle);
     if let Some(q) = quarantine.of(&offer.bundle.index).filter(|q| q.ends == QuarantineEnd::Released) {
         return Err(quarantine::refusal(q));
@@ -151,12 +163,13 @@ fn refresh_plan_fetch_stage(
 
     // Plan: with the index and the small metadata members, let the node's own package manager say what it needs.
     let store = Store::open(node.fetched("store"))?;
-    let throttle = Throttle::new(&node.clock, node.settings.rate);
+    let throttle = Throttle::new(&node.clock, slower(node.settings.rate, rule.policy()));
     let fetcher = Fetcher { mirrors, store: &store, throttle: &throttle, clock: &node.clock };
     let remote = |path: &TargetPath, digest: Sha256| set.target_file(path, digest);
     fetcher.target(&remote(&offer.path, offer.bundle.index), offer.bundle.index, offer.length)?;
     let index = read_index(&store, &offer)?;
     check_index(node, &set, &offer, &index)?;
+    rule.check(&index)?;
     let bundle_file = remote(&index.bundle.path, index.bundle.sha256);
     let metadata: Vec<_> = index.metadata().collect();
     fetcher.members(&bundle_file, &index, &metadata)?;
@@ -244,24 +257,32 @@ fn verify_and_install(
     // Trust anew: what the fetch step kept is only a mirror.
     let keep = Keep { folder: node.private("metadata"), initial_root: node.initial_root() };
     let kept: [Box<dyn Transport>; 1] = [Box::new(KeptMetadata::new(&node.fetched("metadata")))];
-    let set =
-        refresh(&kept, &keep, &decide::probe(&node.variant), node.now(), &node.clock).map_err(|e| match e
-            .exit
-        {
+    let set = refresh(&kept, &keep, &probes(node).each_ref().map(String::as_str), node.now(), &node.clock)
+        .map_err(|e| match e.exit {
             Exit::Unavailable => Error::deferred("nothing has been fetched yet"),
             _ => e,
         })?;
 
-    // Decide: the newest bundle that is staged.
-    let offers = decide::offers(&set, &node.variant);
+    // Decide: the first bundle of those it may have that is staged.
+    let rule = policy::read(&set, &Store::open(node.fetched("policies"))?, &node.settings.labels)?;
+    account.status().policy = rule.policy().map(PatchPolicy::id);
+    refused.release(&rule.releases())?;
+    let offers = match decide::decide(&set, &node.variant, &rule) {
+        Decision::Take(offers) => offers,
+        Decision::Wait(why) => return Err(Error::deferred(why)),
+        Decision::Nothing(why) => {
+            account.nothing_new();
+            return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, why));
+        }
+    };
     let staged = |offer: &&Offer| node.fetched("staged").join(offer.bundle.index.to_string()).exists();
     let Some(offer) = offers.iter().find(staged) else {
-        return nothing_is_staged(node, offers.first(), now, refused, account);
+        return nothing_is_staged(node, offers.first(), &rule, now, refused, account);
     };
     account.about(&offer.bundle);
-    may_install(node, offer, now, refused)?;
+    may_install(node, offer, &rule, now, refused)?;
 
-    let (repo, plan) = verify_staged(node, &set, offer).inspect_err(|error| {
+    let (repo, plan) = verify_staged(node, &set, offer, &rule).inspect_err(|error| {
         // The fetch step has verified all of this: whoever has changed it since may still be at work.
         if is_unverified(error.exit as u8)
             && let Err(e) = refused.put(&offer.bundle, error, node.now(), QuarantineEnd::Released)
@@ -275,7 +296,8 @@ fn verify_and_install(
     }
 
     // Check the node before it is touched, write down where it stands, and begin.
-    transaction::check_baseline(node)?;
+    let health = HealthCheck::of(node, rule.policy());
+    transaction::check_baseline(node, &health)?;
     let before = node.package_manager()?.inventory()?;
     file::replace(&node.private("before"), before.to_text().as_bytes(), 0o600)?;
     let journal = Journal::begin(
@@ -284,16 +306,23 @@ fn verify_and_install(
         node.now(),
         plan.packages,
         plan.changes,
+        health,
     )?;
     transact(node, repo, before, journal, account)
 }
 
 /// Copies what is staged to where only root can write, verifying every byte on the way, and plans anew from that. The
 /// copy is complete unless the plan is empty.
-fn verify_staged(node: &Node, set: &TrustedMetadataSet, offer: &Offer) -> Result<(StagedRepo, Plan)> {
+fn verify_staged(
+    node: &Node,
+    set: &TrustedMetadataSet,
+    offer: &Offer,
+    rule: &Rule,
+) -> Result<(StagedRepo, Plan)> {
     let store = Store::open(node.fetched("store"))?;
     let index = copy_index(&store, offer, &node.private("index.json"))?;
     check_index(node, set, offer, &index)?;
+    rule.check(&index)?;
     let repo = StagedRepo::begin(node.private("staged"))?;
     repo.copy_verified(&store, &index, &index.metadata().collect::<Vec<_>>())?;
     let packages = node.package_manager()?;
@@ -314,6 +343,7 @@ fn verify_staged(node: &Node, set: &TrustedMetadataSet, offer: &Offer) -> Result
 fn nothing_is_staged(
     node: &Node,
     newest: Option<&Offer>,
+    rule: &Rule,
     now: bool,
     refused: &Quarantine,
     account: &mut Account<'_>,
@@ -331,7 +361,7 @@ fn nothing_is_staged(
     }
     let packages = node.package_manager()?;
     if !packages.audit()?.is_empty() {
-        may_install(node, newest, now, refused)?;
+        may_install(node, newest, rule, now, refused)?;
         packages.repair()?;
     }
     match packages.audit()?.as_slice() {
@@ -354,14 +384,14 @@ fn half_done(packages: &[String]) -> Error {
 }
 
 /// Whether the bundle may be installed here and now.
-fn may_install(node: &Node, offer: &Offer, now: bool, refused: &Quarantine) -> Result<()> {
+fn may_install(node: &Node, offer: &Offer, rule: &Rule, now: bool, refused: &Quarantine) -> Result<()> {
     let unverified = Quarantine::open(node.fetched("quarantine.json"), Step::Fetch)?;
     let by_hand = |q: &&Quarantined| now && q.ends == QuarantineEnd::ByHand;
     let entries = [unverified.of(&offer.bundle.index), refused.of(&offer.bundle.index)];
     if let Some(q) = entries.into_iter().flatten().find(|q| !by_hand(q)) {
         return Err(quarantine::refusal(q));
     }
-    match schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now()) {
+    match maintenance_gate(node, rule)? {
         Gate::Closed { until } if !now => Err(Error::new(
             Exit::Deferred,
             format!(
@@ -372,6 +402,33 @@ fn may_install(node: &Node, offer: &Offer, now: bool, refused: &Quarantine) -> R
         )),
         _ => Ok(()),
     }
+}
+
+/// The maintenance window: the node's own and, where its policy has one, that as well.
+fn maintenance_gate(node: &Node, rule: &Rule) -> Result<Gate> {
+    let own = schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now());
+    let Some((policy, schedule)) = rule.policy().and_then(|p| Some((p, p.schedule.as_ref()?))) else {
+        return Ok(own);
+    };
+    let zone = match &schedule.timezone {
+        None => node.zone(),
+        Some(name) => TimeZone::get(name.as_str()).map_err(|e| {
+            let what = format!("policy {}: {e}", policy.id());
+            Error::new(Exit::Deferred, what, "install this node's time zone data (tzdata)")
+        })?,
+    };
+    Ok(schedule::both(own, schedule::gate(Some(&schedule.windows), &zone, node.now())))
+}
+
+/// The targets that every role which has something to say to this node covers.
+fn probes(node: &Node) -> [String; 2] {
+    [decide::probe(&node.variant), policy::PROBE.to_owned()]
+}
+
+/// The slower of the node's own cap, in bytes a second, and its policy's.
+fn slower(own: Option<u64>, policy: Option<&PatchPolicy>) -> Option<u64> {
+    let policy = policy.and_then(|p| p.transfer.as_ref()?.rate?.bytes_per_second());
+    [own, policy].into_iter().flatten().min()
 }
 
 /// Goes on with an install that was interrupted: everything it needs was verified and is in root's own folder.

@@ -46,6 +46,20 @@ pub fn gate(windows: Option<&[Window]>, zone: &TimeZone, now: UnixTime) -> Gate 
     }
 }
 
+/// Whether something may begin that needs both to be open. If one is closed, both may still not be open at the time that
+/// is said: then it is asked again.
+pub fn both(one: Gate, other: Gate) -> Gate {
+    match (one, other) {
+        (Gate::Open { until: None }, open @ Gate::Open { .. }) => open,
+        (open @ Gate::Open { .. }, Gate::Open { until: None }) => open,
+        (Gate::Open { until: one }, Gate::Open { until: other }) => Gate::Open { until: one.min(other) },
+        (Gate::Closed { until: one }, Gate::Closed { until: other }) => {
+            Gate::Closed { until: one.max(other) }
+        }
+        (closed @ Gate::Closed { .. }, _) | (_, closed @ Gate::Closed { .. }) => closed,
+    }
+}
+
 /// The window's occurrences from two days ago, which can still be open where daylight saving moved them, to eight days
 /// ahead, of which one can have been moved out of sight.
 fn occurrences(window: &Window, zone: &TimeZone, now: UnixTime) -> Vec<(UnixTime, UnixTime)> {

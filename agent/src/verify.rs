@@ -14,6 +14,7 @@ use crate::decide;
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{Fetcher, Range, Throttle, Transport, TransportError};
 use crate::node::Node;
+use crate::policy;
 use crate::refresh::{Keep, refresh};
 use crate::run::open_export;
 use crate::store::Store;
@@ -38,7 +39,8 @@ pub fn verify(node: &Node, path: &Path) -> Result<String> {
 
 fn verify_with(node: &Node, export: &[Box<dyn Transport>; 1], scratch: &Path) -> Result<String> {
     let keep = Keep { folder: scratch.join("metadata"), initial_root: node.initial_root() };
-    let set = refresh(export, &keep, &decide::probe(&node.variant), node.now(), &node.clock)?;
+    let set =
+        refresh(export, &keep, &[&decide::probe(&node.variant), policy::PROBE], node.now(), &node.clock)?;
     let offers = decide::offers(&set, &node.variant);
     let mirror = export[0].as_ref();
     let remote = |path: &format::name::TargetPath, digest| set.target_file(path, digest);
@@ -46,6 +48,8 @@ fn verify_with(node: &Node, export: &[Box<dyn Transport>; 1], scratch: &Path) ->
     let throttle = Throttle::new(&node.clock, None);
     let fetcher = Fetcher { mirrors: export, store: &store, throttle: &throttle, clock: &node.clock };
     let mut text = format!("metadata of {} is valid until {}\n", mirror.name(), set.expires());
+    let policies = Store::open(scratch.join("policies"))?;
+    policy::fetch(&set, &Fetcher { store: &policies, ..fetcher })?;
     let mut checked = 0;
     for offer in &offers {
         let file = remote(&offer.path, offer.bundle.index);

@@ -63,6 +63,9 @@ pub struct Status {
     /// The last bundle that was installed to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installed: Option<InstalledStatus>,
+    /// The policy that this node follows, as `NAMESPACE/NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// Bundles that the node refuses, and why.
     pub quarantine: Vec<Quarantined>,
     /// When the repository's metadata on this node expires.
@@ -284,6 +287,7 @@ mod tests {
                     packages: 3,
                     inventory: Sha256::of(b"inventory"),
                 }),
+                policy: Some("operations/edge".into()),
                 quarantine: vec![Quarantined {
                     bundle,
                     step: Step::Fetch,

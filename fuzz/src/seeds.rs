@@ -51,7 +51,7 @@ fn main() -> io::Result<()> {
     .iter()
     .enumerate()
     {
-        put("journal", &format!("journal-{n}"), format!(r#"{{"version":1,"id":"0123456789ab","bundle":{bundle},"started":"2026-11-23T05:29:13Z","state":{state},"packages":["{digest}"],"changes":[{change}],"restore_point":null,"message":"why"}}"#).as_bytes())?;
+        put("journal", &format!("journal-{n}"), format!(r#"{{"version":1,"id":"0123456789ab","bundle":{bundle},"started":"2026-11-23T05:29:13Z","state":{state},"packages":["{digest}"],"changes":[{change}],"health":{{"url":null,"timeout_seconds":120}},"restore_point":null,"message":"why"}}"#).as_bytes())?;
     }
     put("journal", "plan", format!(r#"{{"version":2,"bundle":{bundle},"fingerprint":"{digest}","everything":false,"packages":["{digest}"],"bytes_needed":1,"bundle_bytes":2,"disk_bytes":3,"changes":[{change}],"kept_back":["b"],"half_done":["c"]}}"#).as_bytes())?;
     put("journal", "quarantine", format!(r#"[{{"bundle":{bundle},"step":"fetch","since":"2026-11-23T05:29:13Z","exitCode":2,"reason":"r","ends":"verified","wayOut":"w"}}]"#).as_bytes())?;

@@ -42,6 +42,7 @@ const CHUNK: usize = 128 * 1024;
 const SYNC_EVERY: u64 = 8 * 1024 * 1024;
 
 /// Fetches into a store, from the first mirror that works.
+#[derive(Clone, Copy)]
 pub struct Fetcher<'a> {
     /// In order of preference.
     pub mirrors: &'a [Box<dyn Transport + 'a>],

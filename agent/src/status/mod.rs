@@ -48,6 +48,7 @@ fn empty(node: &Node) -> NodeStatus {
             install: None,
             plan: None,
             installed: None,
+            policy: None,
             quarantine: Vec::new(),
             metadata_expires: None,
             reboot_required: false,

@@ -4,11 +4,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use format::policy::PatchPolicy;
 use host::clock::Clock;
 use host::command::Command;
 use host::isolation::Isolation;
 
 use crate::error::{Error, Result};
+use crate::fetch::Client;
 use crate::node::Node;
 
 /// Between two tries of the health URL.
@@ -36,15 +38,37 @@ pub fn run_hooks(node: &Node, phase: &str, bundle: &str) -> Result<()> {
     Ok(())
 }
 
+/// What must answer, and within what time.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HealthCheck {
+    /// An http or https URL; without one the hooks alone judge.
+    pub url: Option<String>,
+    /// Seconds after an install until it must have answered.
+    pub timeout_seconds: u64,
+}
+
+impl HealthCheck {
+    /// What the node's policy says, and where it says nothing, the node's own configuration.
+    pub fn of(node: &Node, policy: Option<&PatchPolicy>) -> Self {
+        let rollback = policy.and_then(|policy| policy.rollback.as_ref());
+        let url = rollback.and_then(|r| r.health_check_url.as_ref()).map(ToString::to_string);
+        let timeout = rollback.and_then(|r| r.health_check_timeout_seconds).map(u64::from);
+        HealthCheck {
+            url: url.or_else(|| node.settings.health_url.clone()),
+            timeout_seconds: timeout.unwrap_or(node.settings.health_timeout.as_secs()),
+        }
+    }
+}
+
 /// Asks the health URL until it answers with 2xx or the time is over. No URL: healthy.
 ///
 /// # Errors
 /// Deferred, with the last answer.
-pub fn ask_url(node: &Node, timeout: Duration) -> Result<()> {
-    let Some(url) = &node.settings.health_url else {
+pub fn ask_url(node: &Node, check: &HealthCheck, timeout: Duration) -> Result<()> {
+    let Some(url) = &check.url else {
         return Ok(());
     };
-    let client = node.client()?;
+    let client = Client::new(&node.settings, &node.root, url.starts_with("https://"))?;
     let end = node.clock.instant() + timeout;
     loop {
         let left = end.saturating_sub(node.clock.instant()).max(Duration::from_millis(100));

@@ -7,6 +7,7 @@ use format::inventory::PackageChange;
 use format::report::BundleRef;
 use format::time::UnixTime;
 
+use super::health::HealthCheck;
 use super::state::{Event, State};
 use crate::error::{Error, Exit, Result};
 use crate::restore::RestorePoint;
@@ -30,6 +31,8 @@ pub struct Journal {
     pub packages: Vec<Sha256>,
     /// What it changes.
     pub changes: Vec<PackageChange>,
+    /// What must answer afterwards.
+    pub health: HealthCheck,
     /// How to go back.
     pub restore_point: Option<RestorePoint>,
     /// Why it is going back, or what a person must know.
@@ -49,6 +52,7 @@ impl Journal {
         started: UnixTime,
         packages: Vec<Sha256>,
         changes: Vec<PackageChange>,
+        health: HealthCheck,
     ) -> Result<Journal> {
         let id = Sha256::of(format!("{started} {} {}", bundle.index, std::process::id()).as_bytes()).short();
         let journal = Journal {
@@ -59,6 +63,7 @@ impl Journal {
             state: State::Staged,
             packages,
             changes,
+            health,
             restore_point: None,
             message: None,
             path: path.to_owned(),
@@ -155,7 +160,8 @@ mod tests {
             serial: 1,
             index: Sha256::of(b""),
         };
-        let mut journal = Journal::begin(&path, bundle, UnixTime(1), vec![], vec![]).unwrap();
+        let health = HealthCheck { url: None, timeout_seconds: 120 };
+        let mut journal = Journal::begin(&path, bundle, UnixTime(1), vec![], vec![], health).unwrap();
         journal.record(Event::Begin).unwrap();
         assert_eq!(Journal::open(&path).unwrap(), Some(journal));
         std::fs::write(&path, b"{\"version\":1,").unwrap();

@@ -16,6 +16,7 @@ use crate::node::Node;
 use crate::packages::PackageManager;
 use crate::restore::{RestorePoints, Restored};
 use crate::stage::StagedRepo;
+use health::HealthCheck;
 use journal::Journal;
 use state::{End, Event, State, Step};
 
@@ -124,7 +125,8 @@ impl Transaction<'_> {
         let unhealthy = |e: Error| Error::new(Exit::RolledBack, e, "");
         self.prove(journal)?;
         health::run_hooks(self.node, "health", journal.bundle.version.as_str()).map_err(unhealthy)?;
-        health::ask_url(self.node, self.node.settings.health_timeout).map_err(unhealthy)
+        let timeout = Duration::from_secs(journal.health.timeout_seconds);
+        health::ask_url(self.node, &journal.health, timeout).map_err(unhealthy)
     }
 
     fn commit(&mut self, journal: &Journal) -> Event {
@@ -171,8 +173,8 @@ impl Transaction<'_> {
 ///
 /// # Errors
 /// Deferred, with what is unhealthy.
-pub fn check_baseline(node: &Node) -> Result<()> {
-    health::ask_url(node, Duration::from_secs(10)).map_err(|e| {
+pub fn check_baseline(node: &Node, check: &HealthCheck) -> Result<()> {
+    health::ask_url(node, check, Duration::from_secs(10)).map_err(|e| {
         Error::new(Exit::Deferred, format!("the node is not healthy before the install: {e}"), "")
     })
 }
