@@ -55,6 +55,9 @@ pub enum Verb {
     /// Look at bundles.
     #[command(subcommand)]
     Bundles(BundlesVerb),
+    /// Check, compare and publish policies: which bundle goes to which nodes, when and how.
+    #[command(subcommand)]
+    Policy(PolicyVerb),
 }
 
 /// Make and look at keys.
@@ -402,4 +405,52 @@ pub enum BundlesVerb {
         /// The repository.
         repo: PathBuf,
     },
+}
+
+/// Check, compare and publish policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyVerb {
+    /// List everything that is wrong with policies in YAML. Exit code 1 if there is anything.
+    ///
+    /// Each problem is one line, FILE:LINE:COLUMN: what is wrong. Two policies that could both be for one node are a
+    /// problem too, so what is checked should be all there are.
+    Check {
+        /// Folders with *.yaml and *.yml, and files.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Also check that the bundles are published in this repository, with these checksums.
+        #[arg(long)]
+        repo: Option<PathBuf>,
+    },
+    /// Let the repository's policies be these and no others, and sign that. `publish` then publishes it.
+    ///
+    /// Where more keys of the role must sign, their holders do it with root sign.
+    Publish(PolicyPublishArgs),
+    /// Say in words what publishing these policies would change.
+    Diff {
+        /// The repository.
+        repo: PathBuf,
+        /// Folders with *.yaml and *.yml, and files: all the policies that there are to be.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+}
+
+/// `policy publish`.
+#[derive(Debug, Args)]
+pub struct PolicyPublishArgs {
+    /// The repository.
+    pub repo: PathBuf,
+    /// Folders with *.yaml and *.yml, and files: all the policies that there are to be.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// A private key or signer file of the policies role; may be given more than once.
+    #[arg(long = "key", value_name = "FILE", required = true)]
+    pub keys: Vec<PathBuf>,
+    /// Holds the passphrase of encrypted keys.
+    #[arg(long)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Days until the policies role expires.
+    #[arg(long, default_value_t = POLICIES.days)]
+    pub days: u32,
 }

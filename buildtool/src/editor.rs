@@ -184,7 +184,6 @@ impl RepositoryEditor {
     ///
     /// # Errors
     /// If the repository has no such role, or a path is not the role's own.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the verb that publishes policies is its caller"))]
     pub fn set_policies(
         &mut self,
         files: &BTreeMap<TargetPath, (u64, Sha256)>,

@@ -14,6 +14,7 @@ mod export; // what one variant needs, as a folder or one tar file
 mod keys; // key files
 mod local_repo; // Packages and Release of the local repository
 mod pending; // documents that wait for signatures
+mod policy; // policies from YAML: checked, compared, published
 mod progress; // bars and lines
 mod publish; // targets first, timestamp last
 mod repository; // where files are, and reading them as a node does

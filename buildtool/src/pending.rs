@@ -2,13 +2,17 @@
 //! on one repository apart.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use format::digest::Sha256;
+use format::name::TargetPath;
 use format::trust;
 
 use crate::delegated::{BUNDLES, POLICIES};
 use crate::document::{Signed, Unsigned};
-use crate::error::{During, Error, Kind, Result};
+use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::repository::{TARGETS, View};
 
 /// The roles that wait here, in the order in which they depend on each other.
@@ -107,13 +111,38 @@ impl Pending {
         Ok(())
     }
 
+    /// The folder of contents that the pending documents list, under their published names; those of bundles are where
+    /// they were made.
+    pub fn contents(&self) -> PathBuf {
+        self.folder.join("targets")
+    }
+
+    /// Keeps the content of a target until it is published. Named by its digest, so that it replaces no other.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn put_content(&self, path: &TargetPath, bytes: &[u8]) -> Result<()> {
+        let what = "a pending target cannot be written";
+        let to = self.contents().join(path.with_digest(&Sha256::of(bytes).to_string()));
+        if let Some(folder) = to.parent() {
+            host::file::make_folder(folder, 0o755).during(what)?;
+        }
+        host::file::replace(&to, bytes, 0o644).during(what)
+    }
+
     /// Forgets all of them, after they have been published.
     ///
     /// # Errors
     /// If a file cannot be removed.
     pub fn clear(&mut self) -> Result<()> {
         // Delegated roles first and root last: what an interruption leaves still makes sense together.
-        PENDING_ROLES.iter().rev().try_for_each(|role| self.remove(role))
+        PENDING_ROLES.iter().rev().try_for_each(|role| self.remove(role))?;
+        match fs::remove_dir_all(self.contents()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(e).at("pending targets cannot be removed", &self.contents())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn remove(&mut self, role: &str) -> Result<()> {

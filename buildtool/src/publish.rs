@@ -134,7 +134,7 @@ pub fn plan(editor: &RepositoryEditor, outs: &[PathBuf], keys: &OnlineKeys, now:
     let (after, root_last, mut notes) = judge(repository, &files, &root_name, editor.published(), now)?;
     notes.extend(editor.notes.iter().cloned());
 
-    let mut steps = target_steps(repository, &after, outs)?;
+    let mut steps = target_steps(editor, &after, outs)?;
     let mut metadata = |name: &str| {
         if let Some(bytes) = files.remove(name) {
             steps.push(Step::Metadata { name: name.to_owned(), bytes });
@@ -316,7 +316,8 @@ fn meta(version: u64, bytes: &[u8]) -> Value {
 }
 
 /// One step for each target that is listed and not there yet.
-fn target_steps(repository: &Repository, after: &View, outs: &[PathBuf]) -> Result<Vec<Step>> {
+fn target_steps(editor: &RepositoryEditor, after: &View, outs: &[PathBuf]) -> Result<Vec<Step>> {
+    let (repository, pending) = (editor.repository(), editor.pending().contents());
     let mut steps = Vec::new();
     for (_, path, file) in after.listed() {
         let path: TargetPath =
@@ -329,7 +330,7 @@ fn target_steps(repository: &Repository, after: &View, outs: &[PathBuf]) -> Resu
         if there {
             continue;
         }
-        let from = find_content(outs, &path, &file)?.ok_or_else(|| {
+        let from = find_content(&pending.join(&to), outs, &path, &file)?.ok_or_else(|| {
             Error::new(
                 Kind::Usage,
                 "nothing was published",
@@ -338,21 +339,29 @@ fn target_steps(repository: &Repository, after: &View, outs: &[PathBuf]) -> Resu
                     file.sha256.short()
                 ),
             )
-            .cure("name the folder that it was written to (by bundle), after the repository")
+            .cure(
+                "name the folder that it was written to (by bundle), after the repository; policy publish keeps its own",
+            )
         })?;
         steps.push(Step::Target { from, to, sha256: file.sha256, length: file.length });
     }
     Ok(steps)
 }
 
-/// The content of a target in one of `outs`: under its own path, or the end of it, down to the file name alone. What
-/// bundle writes has the shortest form; policies of one name in two namespaces need a longer one.
-fn find_content(outs: &[PathBuf], target: &TargetPath, wanted: &Blob) -> Result<Option<PathBuf>> {
+/// The content of a target: where it is `kept`, or in one of `outs`, under its own path, or the end of it, down to the
+/// file name alone. What bundle writes has the shortest form.
+fn find_content(
+    kept: &Path,
+    outs: &[PathBuf],
+    target: &TargetPath,
+    wanted: &Blob,
+) -> Result<Option<PathBuf>> {
     let what = "a target cannot be read";
     let whole = target.as_str();
     let ends: Vec<&str> =
         std::iter::successors(Some(whole), |end| end.split_once('/').map(|(_, end)| end)).collect();
-    for path in outs.iter().flat_map(|out| ends.iter().rev().map(|end| out.join(end))) {
+    let given = outs.iter().flat_map(|out| ends.iter().rev().map(|end| out.join(end)));
+    for path in std::iter::once(kept.to_owned()).chain(given) {
         match fs::File::open(&path) {
             Ok(mut file) if file.metadata().is_ok_and(|m| m.is_file() && m.len() == wanted.length) => {
                 let (found, _) = Sha256::of_reader(&mut file).at(what, &path)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use format::time::UnixTime;
 use serde_json::{Value, json};
 
-use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, RootVerb, Verb};
+use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, PolicyVerb, RootVerb, Verb};
 use crate::collect::Collected;
 use crate::delegated::{BUNDLES, POLICIES};
 use crate::document::Approval;
@@ -19,7 +19,7 @@ use crate::publish::{self, OnlineKeys, Plan};
 use crate::repository::{self, Repository, TARGETS, View};
 use crate::roles::RoleEdit;
 use crate::signer::Signer;
-use crate::{bundle, check, collect, export, root, serve, signer};
+use crate::{bundle, check, collect, export, policy, root, serve, signer};
 
 /// What every verb is given.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,9 @@ pub fn run(verb: Verb, context: &Context) -> Result<Answer> {
         }
         Verb::Export(args) => export_variant(&args, context),
         Verb::Bundles(BundlesVerb::List { repo }) => list_bundles(&repo),
+        Verb::Policy(PolicyVerb::Check { paths, repo }) => check_policies(&paths, repo.as_deref()),
+        Verb::Policy(PolicyVerb::Publish(args)) => publish_policies(&args, context),
+        Verb::Policy(PolicyVerb::Diff { repo, paths }) => diff_policies(&repo, &paths),
     }
 }
 
@@ -445,13 +448,72 @@ fn list_bundles(repo: &Path) -> Result<Answer> {
     Ok(Answer::new(json!({ "bundles": listed }), lines))
 }
 
+fn check_policies(paths: &[PathBuf], repo: Option<&Path>) -> Result<Answer> {
+    let bundles = match repo {
+        Some(repo) => Some(export::bundles(&must_be_published(&Repository::at(repo))?)),
+        None => None,
+    };
+    Ok(policies_answer(&policy::check(paths, bundles.as_deref())?))
+}
+
+/// What is wrong with policies; that is the answer of every verb that is given wrong ones.
+fn policies_answer(checked: &policy::Checked) -> Answer {
+    let mut lines: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
+    lines.push(format!("{} policies, {} problems", checked.policies.len(), checked.problems.len()));
+    let ok = checked.problems.is_empty();
+    let json = json!({"ok": ok, "policies": checked.policies, "problems": checked.problems});
+    Answer { ok, json, lines }
+}
+
+fn diff_policies(repo: &Path, paths: &[PathBuf]) -> Result<Answer> {
+    let repository = Repository::at(repo);
+    let view = must_be_published(&repository)?;
+    let bundles = export::bundles(&view);
+    let checked = policy::check(paths, Some(&bundles))?;
+    if !checked.problems.is_empty() {
+        return Ok(policies_answer(&checked));
+    }
+    let changes = policy::diff(&policy::published(&repository, &view)?, &checked.into_policies(), &bundles);
+    let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    if changes.is_empty() {
+        lines.push("no policy changes".to_owned());
+    }
+    Ok(Answer::new(json!({"changes": changes}), lines))
+}
+
+fn publish_policies(args: &cli::PolicyPublishArgs, context: &Context) -> Result<Answer> {
+    let passphrase = args.passphrase_file.as_deref().map(keys::read_passphrase).transpose()?;
+    let secrets = keys::read_secrets(&args.keys, passphrase.as_deref())?;
+    let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
+    let view = editor.published().ok_or_else(|| nothing_published(editor.repository()))?;
+    let bundles = export::bundles(view);
+    let checked = policy::check(&args.paths, Some(&bundles))?;
+    if !checked.problems.is_empty() {
+        return Ok(policies_answer(&checked));
+    }
+    let wanted = checked.into_policies();
+    let changes = policy::diff(&policy::published(editor.repository(), view)?, &wanted, &bundles);
+    let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    policy::list(&mut editor, &wanted, args.days, context.now)?;
+    if !editor.pending().documents().contains_key(POLICIES.name) {
+        lines.push("these policies are published already; nothing to sign".to_owned());
+        return Ok(Answer::new(json!({"state": "published", "changes": changes}), lines));
+    }
+    editor.sign(&[POLICIES.name], &secrets.iter().collect::<Vec<_>>())?;
+    let mut answer = pending_answer(&editor, lines)?;
+    answer.json["changes"] = json!(changes);
+    Ok(answer)
+}
+
 fn must_be_published(repository: &Repository) -> Result<View> {
-    repository::published(repository, None)?.ok_or_else(|| {
-        Error::new(
-            Kind::Usage,
-            "there is no repository",
-            format!("{}: nothing is published in it", repository.folder().display()),
-        )
-        .cure("make one with root init")
-    })
+    repository::published(repository, None)?.ok_or_else(|| nothing_published(repository))
+}
+
+fn nothing_published(repository: &Repository) -> Error {
+    Error::new(
+        Kind::Usage,
+        "there is no repository",
+        format!("{}: nothing is published in it", repository.folder().display()),
+    )
+    .cure("make one with root init")
 }
