@@ -5,6 +5,7 @@ mod export; // everything comes on a stick
 mod fetch; // a bad line, and a mirror that misbehaves
 mod huge; // sizes beyond 32 bits
 mod interrupted; // the agent dies in the middle of an install
-mod node_state; // nodes as they are: holds, locks, full disks, failing packages
+mod node_state;
+mod policy; // nodes as they are: holds, locks, full disks, failing packages
 mod unconfigured; // nothing configured yet, or wrongly
 mod whole_path; // from an archive to a patched node, and then nothing more to do
