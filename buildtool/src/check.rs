@@ -14,9 +14,11 @@ use format::digest::Sha256;
 use format::index::{Index, Member};
 use format::metadata::Blob;
 use format::name::TargetPath;
+use format::policy::PatchPolicy;
 use format::time::UnixTime;
 
 use crate::blocks::Blocks;
+use crate::delegated::POLICIES;
 use crate::document::{Approval, Signed, is_canonical};
 use crate::error::Result;
 use crate::export::{self, Published};
@@ -78,6 +80,13 @@ pub enum Problem {
         /// What is wrong.
         why: String,
     },
+    /// A policy breaks a rule, or names what is not there.
+    Policy {
+        /// Its published path.
+        path: String,
+        /// Which rule, or what.
+        why: String,
+    },
     /// A file that nothing refers to.
     Stray {
         /// Its path in the repository.
@@ -106,6 +115,7 @@ impl Problem {
             Problem::TargetDamaged { .. } => "target-damaged",
             Problem::Index { .. } => "index",
             Problem::Member { .. } => "member",
+            Problem::Policy { .. } => "policy",
             Problem::Stray { .. } => "stray",
             Problem::NotCanonical { .. } => "not-canonical",
         }
@@ -132,6 +142,9 @@ impl fmt::Display for Problem {
             Problem::TargetDamaged { path, why } => write!(f, "targets/{path} is damaged: {why}"),
             Problem::Index { path, why } => write!(f, "targets/{path} is not a valid index: {why}"),
             Problem::Member { bundle, member, why } => write!(f, "targets/{bundle}: member {member}: {why}"),
+            Problem::Policy { path, why } => {
+                write!(f, "targets/{path} is of no use: {why}: publish the policies again")
+            }
             Problem::Stray { path } => write!(f, "{path} is referred to by nothing"),
             Problem::NotCanonical { file } => write!(f, "{file} is not canonical JSON"),
         }
@@ -167,6 +180,7 @@ pub fn check(repository: &Repository, full: bool, now: UnixTime, progress: Progr
     };
     check_metadata(&view, now, &mut report)?;
     let known = check_targets(repository, &view, full, progress, &mut report);
+    check_policies(repository, &view, &mut report);
     check_strays(repository, &view, &known, &mut report);
     Ok(report)
 }
@@ -376,12 +390,60 @@ fn check_layout(file: &mut File, index: &Index) -> std::result::Result<(), Strin
     }
 }
 
+/// Checks that each policy can be read, where it is, and is for a bundle that there is.
+fn check_policies(repository: &Repository, view: &View, report: &mut Report) {
+    let bundles = export::bundles(view);
+    let listed = view.set.targets(POLICIES.name).map(|t| &t.targets).into_iter().flatten();
+    for (path, file) in listed {
+        let target = path.parse().ok().zip(file.blob());
+        let Some(name) = target.as_ref().map(export::published_name) else {
+            continue;
+        };
+        // Missing or damaged: said already.
+        let Some(bytes) = fs::read(repository.targets().join(&name)).ok().filter(|b| file.check(b).is_ok())
+        else {
+            continue;
+        };
+        let why = match PatchPolicy::from_json(&bytes) {
+            Err(error) => error.to_string(),
+            Ok(policy) if policy.target_path().map(|p| p.to_string()).as_deref() != Ok(path) => {
+                format!("it calls itself {}, which is not where it is published", policy.id())
+            }
+            Ok(policy) if !bundles.iter().any(|bundle| bundle.version == policy.bundle.version) => {
+                format!("there is no bundle {}", policy.bundle.version)
+            }
+            Ok(_) => continue,
+        };
+        report.problems.push(Problem::Policy { path: name, why });
+    }
+}
+
+/// What versions of the role policies before the current one listed: a policy has one place and many contents.
+fn superseded_policies(repository: &Repository) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let suffix = format!(".{}.json", POLICIES.name);
+    walk(&repository.metadata(), "", &mut |file| {
+        let document = file
+            .ends_with(&suffix)
+            .then(|| fs::read(repository.metadata().join(file)).ok())
+            .flatten()
+            .and_then(|bytes| Signed::parse(POLICIES.name, &bytes).ok());
+        let targets = document.as_ref().and_then(|document| document.signed()["targets"].as_object());
+        for (path, entry) in targets.into_iter().flatten() {
+            let digest = entry["hashes"]["sha256"].as_str().unwrap_or_default();
+            names.extend(path.parse::<TargetPath>().ok().map(|path| path.with_digest(digest)));
+        }
+    });
+    names
+}
+
 /// Files that nothing refers to: left by an interrupted publication, or put there by somebody else. Superseded versions
 /// are no strays, as nodes may be reading them.
 fn check_strays(repository: &Repository, view: &View, known: &BTreeSet<String>, report: &mut Report) {
     let mut strays = Vec::new();
+    let superseded = superseded_policies(repository);
     walk(&repository.targets(), "", &mut |path| {
-        if !known.contains(path) {
+        if !known.contains(path) && !superseded.contains(path) {
             strays.push(format!("targets/{path}"));
         }
     });

@@ -163,12 +163,12 @@ fn root_init(args: &cli::RootInitArgs, context: &Context) -> Result<Answer> {
     let ceremony = root::read_ceremony(args)?;
     let mut editor = RepositoryEditor::create(Repository::at(&args.repo), &ceremony.first, context.now)?;
     let secrets: Vec<&Secret> = ceremony.secrets.iter().collect();
-    if !secrets.is_empty() {
-        if let Err(error) = editor.sign(&PENDING_ROLES, &secrets) {
-            // Nothing is left begun, so that the same command can be given again.
-            editor.clear()?;
-            return Err(error);
-        }
+    if !secrets.is_empty()
+        && let Err(error) = editor.sign(&PENDING_ROLES, &secrets)
+    {
+        // Nothing is left begun, so that the same command can be given again.
+        editor.clear()?;
+        return Err(error);
     }
     let met = editor.approvals()?.iter().all(Approval::is_met);
     match ceremony.online {

@@ -104,3 +104,121 @@ fn a_folder_without_a_policy_is_a_mistake() {
     fs::write(world.path("bad.yaml"), b"a: \xff").unwrap();
     assert!(world.fails(65, &["policy", "check", "bad.yaml"]).contains("UTF-8"));
 }
+
+/// A repository with the bundles 42 and 43 and a key for policies.
+fn with_policies_role() -> World {
+    let world = World::new();
+    world.repository();
+    world.release("42");
+    world.release("43");
+    world.keys(&["policies"]);
+    world.ok(&["root", "add-key", "repo", "--role", "policies", "--key", "keys/policies"]);
+    world.ok(&["root", "sign", "repo", "--key", "keys/targets", "--key", "keys/policies"]);
+    world.publish(&[]);
+    world
+}
+
+fn publish(world: &World) -> String {
+    let said = world.ok(&["policy", "publish", "repo", "policies", "--key", "keys/policies"]).stdout;
+    world.publish(&[]);
+    let check = world.ok(&["--json", "check", "repo", "--full"]).json();
+    assert_eq!(check["problems"].as_array().unwrap().len(), 0, "{check}");
+    said
+}
+
+/// The published policies, as file names below `targets/policies`.
+fn published(world: &World) -> Vec<String> {
+    let listed = fs::read_dir(world.path("repo/metadata"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap());
+    let version = |name: &String| name.strip_suffix(".policies.json").map(|v| v.parse::<u64>().unwrap());
+    let newest = listed.filter(|name| version(name).is_some()).max_by_key(|name| version(name)).unwrap();
+    let bytes = fs::read(world.path("repo/metadata").join(newest)).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    json["signed"]["targets"].as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn published_policies_are_those_of_the_folder_and_no_others() {
+    let world = with_policies_role();
+    write(&world, "policies/a.yaml", &format!("{}---\n{}", policy("a", "42", ""), policy("b", "42", "")));
+    assert!(publish(&world).starts_with("default/a: new, with bundle 42\ndefault/b: new, with bundle 42\n"));
+    assert_eq!(published(&world), ["policies/default/a/policy.json", "policies/default/b/policy.json"]);
+    assert!(!world.path("repo.pending/targets").exists(), "what is published waits no more");
+
+    // The same again changes nothing, however it is written.
+    write(&world, "policies/a.yaml", &policy("b", "42", ""));
+    write(&world, "policies/z.yml", &format!("# other words\n{}", policy("a", "42", "")));
+    assert_eq!(world.ok(&["policy", "diff", "repo", "policies"]).stdout, "no policy changes\n");
+    let again = world.ok(&["policy", "publish", "repo", "policies", "--key", "keys/policies"]);
+    assert_eq!(again.stdout, "these policies are published already; nothing to sign\n");
+
+    // A commit that raises a bundle, and the one that reverts it.
+    fs::remove_file(world.path("policies/z.yml")).unwrap();
+    write(&world, "policies/a.yaml", &policy("b", "43", "  paused: true\n"));
+    let said = "default/a: removed; it had bundle 42, which its nodes keep\ndefault/b: bundle 42 → 43; paused true (new)\n";
+    assert_eq!(world.ok(&["policy", "diff", "repo", "policies"]).stdout, said);
+    assert!(publish(&world).starts_with(said));
+    assert_eq!(published(&world), ["policies/default/b/policy.json"]);
+    write(&world, "policies/a.yaml", &policy("b", "42", ""));
+    let said = publish(&world);
+    assert!(
+        said.starts_with("default/b: bundle 43 → 42 (ROLLBACK: an older bundle); paused true (taken out)\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_published_bytes_are_the_canonical_form_of_what_was_written() {
+    let world = with_policies_role();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../format/tests/data/policy");
+    let with_bundle =
+        |name: &str| fs::read_to_string(golden.join(name)).unwrap().replace("20241105-build-42", "42");
+    let yaml = with_bundle("design.yaml").replace("    checksum: \"sha256:abc123...\"\n", "");
+    write(&world, "policies/edge.yaml", &yaml);
+    publish(&world);
+    let folder = world.path("repo/targets/policies/operations/edge-fleet-q4-2024");
+    let files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let json = with_bundle("design.json").replace("\"checksum\":\"sha256:abc123...\",", "");
+    assert_eq!(files.len(), 1);
+    assert_eq!(fs::read_to_string(&files[0]).unwrap(), json);
+    assert_eq!(
+        format::policy::PatchPolicy::from_json(json.as_bytes()).unwrap().id(),
+        "operations/edge-fleet-q4-2024"
+    );
+}
+
+#[test]
+fn policies_that_are_wrong_are_not_published_and_nothing_is_begun() {
+    let world = with_policies_role();
+    write(&world, "policies/a.yaml", &policy("a", "44", "  reboot: sometimes\n"));
+    let publish = ["policy", "publish", "repo", "policies", "--key", "keys/policies"];
+    assert!(world.fails(1, &publish).contains("policies/a.yaml:7:11: spec.reboot"));
+    write(&world, "policies/a.yaml", &policy("a", "44", ""));
+    assert!(world.fails(1, &publish).contains("no bundle \"44\" is published"));
+    assert!(
+        world.fails(1, &["policy", "diff", "repo", "policies"]).contains("no bundle \"44\" is published")
+    );
+    fs::remove_file(world.path("policies/a.yaml")).unwrap();
+    assert!(
+        world.fails(64, &publish).contains("there is no policy"),
+        "a folder that was not there must not stop a fleet"
+    );
+    assert!(!world.path("repo.pending/policies.json").exists());
+    // Nor by a key of another role.
+    write(&world, "policies/a.yaml", &policy("a", "43", ""));
+    let wrong = ["policy", "publish", "repo", "policies", "--key", "keys/bundles"];
+    assert!(world.fails(64, &wrong).contains("belongs to none of the pending roles"));
+}
+
+#[test]
+fn without_the_role_policies_the_cure_is_said() {
+    let world = World::new();
+    world.repository();
+    world.release("42");
+    world.keys(&["policies"]);
+    write(&world, "policies/a.yaml", &policy("a", "42", ""));
+    let said = world.fails(64, &["policy", "publish", "repo", "policies", "--key", "keys/policies"]);
+    assert!(said.contains("root add-key"), "{said}");
+    assert_eq!(world.ok(&["policy", "diff", "repo", "policies"]).stdout, "default/a: new, with bundle 42\n");
+}

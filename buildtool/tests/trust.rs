@@ -12,6 +12,13 @@ use common::{VARIANT, World, files, tool};
 use format::digest::Sha256;
 use format::trust::SearchStep;
 
+/// The policy NAMESPACE/edge for the bundle 1.
+fn policy(namespace: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"patchmgmt.io/v1","kind":"PatchPolicy","metadata":{{"name":"edge","namespace":"{namespace}"}},"#
+    ) + r#""spec":{"bundleRef":{"version":"1"},"targets":{"selector":{}}}}"#
+}
+
 fn serial(world: &World, version: &str) -> u64 {
     let listed = world.ok(&["--json", "bundles", "list", "repo"]).json();
     let bundles = listed["bundles"].as_array().unwrap();
@@ -240,15 +247,17 @@ fn a_running_repository_gets_the_policies_role_whose_keys_say_nothing_of_bundles
     assert!(said.contains("1.policies.json") && said.contains("0 policies"), "{said}");
     assert_eq!(fs::read(world.path("repo/metadata/2.bundles.json")).unwrap(), before, "bundles is as it was");
 
+    let policy = policy("testing");
     world.policies(&[
-        ("policies/operations/edge/policy.json", "{}"),
-        ("policies/testing/edge/policy.json", "{\"a\":1}"),
+        ("policies/operations/edge/policy.json", &self::policy("operations")),
+        ("policies/testing/edge/policy.json", &policy),
     ]);
     world.fails(64, &["root", "sign", "repo", "--key", "keys/bundles"]);
     world.ok(&["root", "sign", "repo", "--key", "keys/policies"]);
     world.publish(&["policies-out"]);
-    let published = world.find(&format!("policies/testing/edge/{}.policy.json", Sha256::of(b"{\"a\":1}")));
-    assert_eq!(fs::read(published).unwrap(), b"{\"a\":1}");
+    let published =
+        world.find(&format!("policies/testing/edge/{}.policy.json", Sha256::of(policy.as_bytes())));
+    assert_eq!(fs::read(published).unwrap(), policy.as_bytes());
 
     // Its key goes as every other, without a node being touched.
     let rotate = ["root", "rotate", "repo", "--role", "policies", "--old", "keys/policies", "--new"];
@@ -279,7 +288,7 @@ fn check_and_export_know_policies() {
     world.ok(&["root", "add-key", "repo", "--role", "policies", "--key", "keys/policies"]);
     world.ok(&["root", "sign", "repo", "--key", "keys/targets", "--key", "keys/policies"]);
     world.publish(&[]);
-    world.policies(&[("policies/operations/edge/policy.json", "{\"a\":1}")]);
+    world.policies(&[("policies/operations/edge/policy.json", &policy("operations"))]);
     world.ok(&["root", "sign", "repo", "--key", "keys/policies"]);
     world.publish(&["policies-out"]);
     let check = world.ok(&["--json", "check", "repo", "--full"]).json();
@@ -297,8 +306,20 @@ fn check_and_export_know_policies() {
     let listed = String::from_utf8(tool("tar", &["-tf", "stick.tar"], &world.path("")).stdout).unwrap();
     assert!(listed.lines().last().unwrap().ends_with(".bundle.tar.gz"), "the large one last: {listed}");
 
-    let policy = world.find(".policy.json");
-    fs::write(&policy, "{\"a\":2}").unwrap();
+    for (content, why) in [
+        (policy("operations").replace("\"version\":\"1\"", "\"version\":\"9\""), "there is no bundle 9"),
+        (policy("testing"), "it calls itself testing/edge"),
+        ("{}".to_owned(), "kind is missing"),
+    ] {
+        world.policies(&[("policies/operations/edge/policy.json", &content)]);
+        world.ok(&["root", "sign", "repo", "--key", "keys/policies"]);
+        world.publish(&["policies-out"]);
+        let problems = world.fails(1, &["check", "repo"]);
+        assert!(problems.contains(why) && problems.contains("1 problems, 0 warnings"), "{problems}");
+    }
+
+    let policy = world.find(&format!("{}.policy.json", Sha256::of(b"{}")));
+    fs::write(&policy, "[]").unwrap();
     world.fails(65, &["export", "repo", "--variant", VARIANT, "--output", "damaged"]);
     for (kind, break_it) in [("target-damaged", false), ("target-missing", true)] {
         if break_it {
