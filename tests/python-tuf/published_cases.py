@@ -17,7 +17,10 @@ from tuf.ngclient import Updater
 from world import FRONT
 
 VARIANT = "debian-12-amd64"
-ROLES = ["root", "targets", "bundles", "snapshot", "timestamp"]
+WITHOUT_POLICIES = ["root", "targets", "bundles", "snapshot", "timestamp"]
+ROLES = [*WITHOUT_POLICIES, "policies"]
+SIGNER = str(Path(__file__).parents[2] / "packaging" / "signers" / "openssl")
+POLICY = "policies/operations/edge.json"
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -28,13 +31,15 @@ class Quiet(SimpleHTTPRequestHandler):
 class Centre:
     """A repository that prestage-build made and published, served as any static server does."""
 
-    def __init__(self):
+    def __init__(self, roles=ROLES, external=False):
+        self.external = external
+        self.contents = {}
         self.folder = tempfile.TemporaryDirectory()
         self.top = Path(self.folder.name)
         self.keys = {}
-        for role in ROLES:
+        for role in roles:
             self.key(role)
-        flags = [word for role in ROLES for word in (f"--{role}-key", self.keys[role])]
+        flags = [word for role in roles for word in (f"--{role}-key", self.keys[role])]
         self.build("root", "init", "repo", *flags)
         handler = partial(Quiet, directory=str(self.top / "repo"))
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -47,10 +52,13 @@ class Centre:
         assert run.returncode == 0, f"prestage-build {' '.join(args)}: {run.stderr}"
 
     def key(self, role):
-        """A new key for a role; the old one is returned."""
+        """A new key for a role, which another program holds if keys are `external`; the old one is returned."""
         old = self.keys.get(role)
-        self.keys[role] = f"{role}-{len(list(self.top.glob('*.pub')))}"
-        self.build("key", "new", self.keys[role])
+        name = self.keys[role] = f"{role}-{len(list(self.top.glob('*.pub')))}"
+        self.build("key", "new", name)
+        if self.external:
+            self.keys[role] = f"{name}.signer"
+            self.build("key", "signer", self.keys[role], "--public", f"{name}.pub", "--", SIGNER, name)
         return old
 
     def online(self, *more):
@@ -79,18 +87,41 @@ class Centre:
         self.build("bundle", collection.name, "--version", version, "--cycle", "2026-11", "--output", out)
         self.build("sign", "repo", out, "--key", self.keys["bundles"])
         self.build("publish", "repo", out, *self.online())
-        return [f"bundles/{VARIANT}/{version}/{name}" for name in ("index.json", "bundle.tar.gz")]
+        targets = [f"bundles/{VARIANT}/{version}/{name}" for name in ("index.json", "bundle.tar.gz")]
+        for target in targets:
+            self.contents[target] = (self.top / out / target.rpartition("/")[2]).read_bytes()
+        return targets
+
+    def policy(self, content):
+        """The one policy gets this content, and is published. What is to be signed is written as the verb that reads
+        policies will: the next policies.json, pending."""
+        document = json.loads(self.newest("policies").read_bytes())
+        document["signed"]["version"] += 1
+        entry = {"length": len(content), "hashes": {"sha256": hashlib.sha256(content).hexdigest()}}
+        document["signed"]["targets"] = {POLICY: entry}
+        document["signatures"] = []
+        (self.top / "repo.pending" / "policies.json").write_text(json.dumps(document))
+        file = self.top / "out-policies" / POLICY
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        self.build("root", "sign", "repo", "--key", self.keys["policies"])
+        self.build("publish", "repo", "out-policies", *self.online())
+        self.contents[POLICY] = content
+        return POLICY
+
+    def published(self, *targets):
+        return [self.contents[target] for target in targets]
 
     def rotate_every_key(self):
         """As the operators' guide says it: online keys with the old ones beside the new once, then the offline ones."""
-        old = {role: self.key(role) for role in ROLES}
+        old = {role: self.key(role) for role in list(self.keys)}
         for role in ["snapshot", "timestamp"]:
             self.build("root", "rotate", "repo", "--role", role, "--old", old[role], "--new", self.keys[role])
         self.build("root", "sign", "repo", "--key", old["root"])
         both = ["--snapshot-key", old["snapshot"], "--timestamp-key", old["timestamp"]]
         self.build("publish", "repo", *self.online(*both))
         for role, signers in [
-            ("bundles", [old["targets"], self.keys["bundles"]]),
+            *((role, [old["targets"], self.keys[role]]) for role in ("bundles", "policies") if role in old),
             ("targets", [old["root"], self.keys["targets"]]),
             ("root", [old["root"], self.keys["root"]]),
         ]:
@@ -102,10 +133,16 @@ class Centre:
     def metadata(self, name):
         return self.top / "repo" / "metadata" / name
 
+    def newest(self, role):
+        return max(self.metadata("").glob(f"*.{role}.json"), key=lambda file: int(file.name.split(".")[0]))
+
     def current(self):
         """The files that a client without a past reads, after the first root."""
-        newest = lambda role: max(self.metadata("").glob(f"*.{role}.json"), key=lambda f: int(f.name.split(".")[0]))  # noqa: E731
-        return [*(newest(role) for role in ["root", "snapshot", "targets", "bundles"]), self.metadata("timestamp.json")]
+        return [*(self.newest(role) for role in self.keys if role != "timestamp"), self.metadata("timestamp.json")]
+
+
+class Unlisted(RepositoryError):
+    """No role that may list the target does."""
 
 
 class PythonTuf:
@@ -129,7 +166,8 @@ class PythonTuf:
         contents = []
         for target in targets:
             info = updater.get_targetinfo(target)
-            assert info is not None, f"{target} is not listed"
+            if info is None:
+                raise Unlisted(target)
             contents.append(Path(updater.download_target(info)).read_bytes())
         return contents
 
@@ -138,7 +176,12 @@ class PythonTuf:
             self.get(*targets)
         except (RepositoryError, DownloadError) as error:
             return f"{type(error).__name__}: {error}"
-        raise AssertionError("python-tuf accepted it")
+        raise AssertionError("it was accepted")
+
+    def lacks(self, target):
+        """Whether the target is not listed, in a repository that is accepted."""
+        self.get()
+        return "Unlisted" in self.refuses(target)
 
 
 class Front(PythonTuf):
@@ -166,41 +209,72 @@ class Front(PythonTuf):
             raise RepositoryError(self.said)
         return [(self.targets / target.replace("/", "%2F")).read_bytes() for target in targets]
 
-
-def contents_of(centre, version):
-    out = centre.top / f"out-{version}"
-    return [(out / name).read_bytes() for name in ("index.json", "bundle.tar.gz")]
+    def lacks(self, target):
+        self.get()
+        return "no role lists it" in self.refuses(target)
 
 
 def published_bundles_are_refreshed_and_downloaded(client):
-    centre = Centre()
+    centre = Centre(WITHOUT_POLICIES)
     node = client(centre)
     for version in ["1", "2"]:
         targets = centre.release(version)
-        assert node.get(*targets) == contents_of(centre, version)
-        assert node.get(*targets) == contents_of(centre, version)
-    assert client(centre).get(*targets) == contents_of(centre, "2")
+        assert node.get(*targets) == centre.published(*targets)
+        assert node.get(*targets) == centre.published(*targets)
+    assert client(centre).get(*targets) == centre.published(*targets)
     centre.build("refresh-timestamp", "repo", "--timestamp-key", centre.keys["timestamp"])
     before = Metadata.from_file(str(node.metadata / "timestamp.json")).signed.version
     node.get()
     assert Metadata.from_file(str(node.metadata / "timestamp.json")).signed.version == before + 1
 
 
-def every_key_is_rotated_and_clients_of_the_first_root_follow(client):
+def policies_are_found_and_follow_each_other(client):
     centre = Centre()
-    first = centre.release("1")
+    centre.release("1")
+    node = client(centre)
+    for content in [b'{"window":"Tue 02:00-04:00"}', b'{"window":"Wed 02:00-04:00"}']:
+        policy = centre.policy(content)
+        assert node.get(policy) == [content]
+    assert client(centre).get(policy) == [content]
+    # What is not listed is not there, and the role speaks of nothing else.
+    for unknown in ["policies/testing/edge.json", "policies/edge.json", "policies/operations/edge.json/x"]:
+        assert node.lacks(unknown), unknown
+
+
+def a_repository_gets_the_policies_role_later_and_clients_of_before_find_it(client):
+    centre = Centre(WITHOUT_POLICIES)
+    targets = centre.release("1")
+    node = client(centre)
+    node.get(*targets)
+    centre.key("policies")
+    centre.build("root", "add-key", "repo", "--role", "policies", "--key", centre.keys["policies"])
+    centre.build("root", "sign", "repo", "--key", centre.keys["targets"], "--key", centre.keys["policies"])
+    centre.build("publish", "repo", *centre.online())
+    targets.append(centre.policy(b"{}"))
+    for client_of_before in [node, client(centre)]:
+        assert client_of_before.get(*targets) == centre.published(*targets)
+
+
+def every_key_is_rotated_and_clients_of_the_first_root_follow(client, external=False):
+    centre = Centre(external=external)
+    first = [*centre.release("1"), centre.policy(b"{}")]
     old, absent = client(centre), client(centre)
     old.get(*first)
     centre.rotate_every_key()
-    second = centre.release("2")
+    assert client(centre).get(*first) == centre.published(*first)
+    second = [*centre.release("2"), centre.policy(b'{"paused":true}')]
     for node in [old, absent, client(centre)]:
-        assert node.get(*first, *second) == contents_of(centre, "1") + contents_of(centre, "2")
+        assert node.get(*first, *second) == centre.published(*first, *second)
     assert Metadata.from_file(str(old.metadata / "root.json")).signed.version >= 4
+
+
+def keys_that_another_program_holds_sign_and_are_rotated_alike(client):
+    every_key_is_rotated_and_clients_of_the_first_root_follow(client, external=True)
 
 
 def whatever_is_tampered_with_is_refused(client):
     centre = Centre()
-    targets = centre.release("1")
+    targets = [*centre.release("1"), centre.policy(b'{"window":"Tue 02:00-04:00"}')]
     centre.rotate_every_key()
     client(centre).get(*targets)
     # Every metadata file: a byte of what is signed, cut off, emptied, without its signatures, with another one's name.
@@ -220,7 +294,7 @@ def whatever_is_tampered_with_is_refused(client):
             assert client(centre).refuses(*targets), f"{file.name}: {what}"
         file.write_bytes(good)
     # Every target: a byte, cut off, gone.
-    for number, target in enumerate(targets):
+    for target in targets:
         folder, _, name = target.rpartition("/")
         (file,) = (centre.top / "repo" / "targets" / folder).glob(f"*.{name}")
         good = file.read_bytes()
@@ -230,16 +304,17 @@ def whatever_is_tampered_with_is_refused(client):
             assert node.refuses(target)
             assert list(node.targets.iterdir()) == [], "something was kept"
         file.write_bytes(good)
-        assert client(centre).get(target) == contents_of(centre, "1")[number : number + 1]
+        assert client(centre).get(target) == centre.published(target)
 
 
 def an_older_state_is_refused(client):
     centre = Centre()
     centre.release("1")
+    centre.policy(b'{"paused":true}')
     node = client(centre)
     node.get()
     old = centre.metadata("timestamp.json").read_bytes()
-    second = centre.release("2")
+    second = [*centre.release("2"), centre.policy(b"{}")]
     node.get(*second)
     centre.metadata("timestamp.json").write_bytes(old)
     assert node.refuses()
@@ -249,6 +324,9 @@ def an_older_state_is_refused(client):
 def cases():
     for function in [
         published_bundles_are_refreshed_and_downloaded,
+        policies_are_found_and_follow_each_other,
+        a_repository_gets_the_policies_role_later_and_clients_of_before_find_it,
+        keys_that_another_program_holds_sign_and_are_rotated_alike,
         every_key_is_rotated_and_clients_of_the_first_root_follow,
         whatever_is_tampered_with_is_refused,
         an_older_state_is_refused,
