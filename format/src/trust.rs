@@ -17,8 +17,9 @@ use crate::name::TargetPath;
 use crate::time::UnixTime;
 
 /// How large a metadata file may be where its referrer does not say: the specification leaves W, X, Y and Z to the
-/// application; these are python-tuf's values.
-pub const MAX_ROOT: u64 = 512_000;
+/// application; these are python-tuf's values, but for root's: it is parsed before anything is known of it, and costs
+/// about twenty times its size in memory meanwhile. 128 KiB hold the keys of hundreds of people.
+pub const MAX_ROOT: u64 = 128 * 1024;
 /// X: timestamp.json names one file.
 pub const MAX_TIMESTAMP: u64 = 16_384;
 /// Y: a snapshot lists every targets role.
