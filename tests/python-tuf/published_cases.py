@@ -20,7 +20,7 @@ VARIANT = "debian-12-amd64"
 WITHOUT_POLICIES = ["root", "targets", "bundles", "snapshot", "timestamp"]
 ROLES = [*WITHOUT_POLICIES, "policies"]
 SIGNER = str(Path(__file__).parents[2] / "packaging" / "signers" / "openssl")
-POLICY = "policies/operations/edge.json"
+POLICY = "policies/operations/edge/policy.json"
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -92,21 +92,20 @@ class Centre:
             self.contents[target] = (self.top / out / target.rpartition("/")[2]).read_bytes()
         return targets
 
-    def policy(self, content):
-        """The one policy gets this content, and is published. What is to be signed is written as the verb that reads
-        policies will: the next policies.json, pending."""
-        document = json.loads(self.newest("policies").read_bytes())
-        document["signed"]["version"] += 1
-        entry = {"length": len(content), "hashes": {"sha256": hashlib.sha256(content).hexdigest()}}
-        document["signed"]["targets"] = {POLICY: entry}
-        document["signatures"] = []
-        (self.top / "repo.pending" / "policies.json").write_text(json.dumps(document))
-        file = self.top / "out-policies" / POLICY
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        self.build("root", "sign", "repo", "--key", self.keys["policies"])
-        self.build("publish", "repo", "out-policies", *self.online())
-        self.contents[POLICY] = content
+    def policy(self, **spec):
+        """The one policy, with these further fields, is published; its target path."""
+        spec |= {"bundleRef": {"version": "1"}, "targets": {"selector": {"matchLabels": {"role": "edge"}}}}
+        metadata = {"name": "edge", "namespace": "operations"}
+        document = {"apiVersion": "patchmgmt.io/v1", "kind": "PatchPolicy", "metadata": metadata, "spec": spec}
+        # JSON is YAML.
+        (self.top / "policy.yaml").write_text(json.dumps(document))
+        self.build("policy", "publish", "repo", "policy.yaml", "--key", self.keys["policies"])
+        self.build("publish", "repo", *self.online())
+        listed = json.loads(self.newest("policies").read_bytes())["signed"]["targets"]
+        folder, _, name = POLICY.rpartition("/")
+        file = self.top / "repo" / "targets" / folder / f"{listed[POLICY]['hashes']['sha256']}.{name}"
+        self.contents[POLICY] = file.read_bytes()
+        assert json.loads(self.contents[POLICY])["spec"].items() >= spec.items()
         return POLICY
 
     def published(self, *targets):
@@ -232,12 +231,13 @@ def policies_are_found_and_follow_each_other(client):
     centre = Centre()
     centre.release("1")
     node = client(centre)
-    for content in [b'{"window":"Tue 02:00-04:00"}', b'{"window":"Wed 02:00-04:00"}']:
-        policy = centre.policy(content)
-        assert node.get(policy) == [content]
-    assert client(centre).get(policy) == [content]
+    for zone in ["Europe/Berlin", "America/New_York"]:
+        policy = centre.policy(schedule={"maintenanceWindow": "Tue 02:00-04:00", "timezone": zone})
+        (content,) = node.get(policy)
+        assert json.loads(content)["spec"]["schedule"]["timezone"] == zone
+    assert client(centre).get(policy) == [content] == centre.published(policy)
     # What is not listed is not there, and the role speaks of nothing else.
-    for unknown in ["policies/testing/edge.json", "policies/edge.json", "policies/operations/edge.json/x"]:
+    for unknown in ["policies/testing/edge/policy.json", "policies/policy.json", f"{POLICY}/x", "bundles/a/b/c"]:
         assert node.lacks(unknown), unknown
 
 
@@ -250,19 +250,19 @@ def a_repository_gets_the_policies_role_later_and_clients_of_before_find_it(clie
     centre.build("root", "add-key", "repo", "--role", "policies", "--key", centre.keys["policies"])
     centre.build("root", "sign", "repo", "--key", centre.keys["targets"], "--key", centre.keys["policies"])
     centre.build("publish", "repo", *centre.online())
-    targets.append(centre.policy(b"{}"))
+    targets.append(centre.policy())
     for client_of_before in [node, client(centre)]:
         assert client_of_before.get(*targets) == centre.published(*targets)
 
 
 def every_key_is_rotated_and_clients_of_the_first_root_follow(client, external=False):
     centre = Centre(external=external)
-    first = [*centre.release("1"), centre.policy(b"{}")]
+    first = [*centre.release("1"), centre.policy()]
     old, absent = client(centre), client(centre)
     old.get(*first)
     centre.rotate_every_key()
     assert client(centre).get(*first) == centre.published(*first)
-    second = [*centre.release("2"), centre.policy(b'{"paused":true}')]
+    second = [*centre.release("2"), centre.policy(paused=True)]
     for node in [old, absent, client(centre)]:
         assert node.get(*first, *second) == centre.published(*first, *second)
     assert Metadata.from_file(str(old.metadata / "root.json")).signed.version >= 4
@@ -274,7 +274,7 @@ def keys_that_another_program_holds_sign_and_are_rotated_alike(client):
 
 def whatever_is_tampered_with_is_refused(client):
     centre = Centre()
-    targets = [*centre.release("1"), centre.policy(b'{"window":"Tue 02:00-04:00"}')]
+    targets = [*centre.release("1"), centre.policy()]
     centre.rotate_every_key()
     client(centre).get(*targets)
     # Every metadata file: a byte of what is signed, cut off, emptied, without its signatures, with another one's name.
@@ -310,11 +310,11 @@ def whatever_is_tampered_with_is_refused(client):
 def an_older_state_is_refused(client):
     centre = Centre()
     centre.release("1")
-    centre.policy(b'{"paused":true}')
+    centre.policy(paused=True)
     node = client(centre)
     node.get()
     old = centre.metadata("timestamp.json").read_bytes()
-    second = [*centre.release("2"), centre.policy(b"{}")]
+    second = [*centre.release("2"), centre.policy()]
     node.get(*second)
     centre.metadata("timestamp.json").write_bytes(old)
     assert node.refuses()
