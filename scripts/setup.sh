@@ -21,6 +21,7 @@ curl:/usr/bin/curl:reads the repository as an ordinary client
 jq:/usr/bin/jq:reads status files in the demo, and what a signer is asked
 time:/usr/bin/time:measures time and memory
 iproute2:/usr/sbin/ip:looks at network namespaces
+bsdutils:/usr/bin/script:gives a test a terminal of its own
 xz-utils:/usr/bin/xz:is what packages are compressed with
 shellcheck:/usr/bin/shellcheck:checks the scripts
 python3-venv:/var/lib/dpkg/info/python3-venv.list:runs the tests against python-tuf

@@ -162,7 +162,7 @@ impl LocalKey {
 /// What a key file holds.
 #[derive(Debug)]
 pub enum Key {
-    /// Both halves.
+    /// What can sign.
     Secret(Secret),
     /// Only what verifies.
     Public(Public),

@@ -255,6 +255,25 @@ def a_repository_gets_the_policies_role_later_and_clients_of_before_find_it(clie
         assert client_of_before.get(*targets) == centre.published(*targets)
 
 
+def policies_keys_cannot_name_a_bundle(client):
+    """Their holder signs, and publishes with the online keys, a bundle that the bundles role does not list."""
+    centre = Centre()
+    centre.release("1")
+    centre.policy()
+    document = json.loads(centre.newest("policies").read_bytes())
+    document["signed"]["version"] += 1
+    forged = f"bundles/{VARIANT}/2/index.json"
+    entry = {"length": 2, "hashes": {"sha256": hashlib.sha256(b"{}").hexdigest()}}
+    document["signed"]["targets"][forged] = entry
+    document["signatures"] = []
+    (centre.top / "repo.pending" / "policies.json").write_text(json.dumps(document))
+    (centre.top / "index.json").write_text("{}")
+    centre.build("root", "sign", "repo", "--key", centre.keys["policies"])
+    centre.build("publish", "repo", ".", *centre.online())
+    assert client(centre).get(POLICY) == centre.published(POLICY)
+    assert client(centre).lacks(forged)
+
+
 def every_key_is_rotated_and_clients_of_the_first_root_follow(client, external=False):
     centre = Centre(external=external)
     first = [*centre.release("1"), centre.policy()]
@@ -325,6 +344,7 @@ def cases():
     for function in [
         published_bundles_are_refreshed_and_downloaded,
         policies_are_found_and_follow_each_other,
+        policies_keys_cannot_name_a_bundle,
         a_repository_gets_the_policies_role_later_and_clients_of_before_find_it,
         keys_that_another_program_holds_sign_and_are_rotated_alike,
         every_key_is_rotated_and_clients_of_the_first_root_follow,
