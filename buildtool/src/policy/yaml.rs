@@ -371,6 +371,7 @@ fn doubtful(place: Place, text: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn one(text: &str) -> (Vec<String>, Vec<String>) {
         let (documents, mut faults) = documents(text);
@@ -453,5 +454,24 @@ mod tests {
         assert_eq!(one(&deep).1.len(), 1);
         let deep = (0..2000).fold(String::new(), |text, n| format!("{text}{}a:\n", " ".repeat(n)));
         assert_eq!(one(&deep).1.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_does_not_panic(text in "([-a-z0-9:?&*!|>'\"%@`#,\\[\\]{}~. \n\t]|<<|---\n|: |- ){0,60}") {
+            let (documents, mut faults) = documents(&text);
+            for document in documents {
+                document.to_json(&mut faults);
+            }
+        }
+
+        #[test]
+        fn json_is_yaml(number in any::<i64>(), text in "[ -~äß€]{0,20}", key in "[a-z]{1,8}", nested in any::<bool>()) {
+            let inner = if nested { serde_json::json!({ "b": [text] }) } else { serde_json::json!(text) };
+            let written = serde_json::json!({ key: [number, inner, true] });
+            for spelled in [written.to_string(), format!("{written:#}")] {
+                prop_assert_eq!(one(&spelled), (vec![written.to_string()], vec![]));
+            }
+        }
     }
 }
