@@ -100,7 +100,9 @@ fn a_folder_without_a_policy_is_a_mistake() {
     fs::create_dir(world.path("empty")).unwrap();
     assert!(world.fails(64, &["policy", "check", "empty"]).contains("there is no policy"));
     assert!(world.fails(74, &["policy", "check", "absent"]).contains("absent"));
-    write(&world, "bad.yaml", "a: \"\\xff\"");
+    fs::create_dir(world.path("circle")).unwrap();
+    std::os::unix::fs::symlink(".", world.path("circle/again.yaml")).unwrap();
+    assert!(world.fails(74, &["policy", "check", "circle"]).contains("circle/again.yaml"));
     fs::write(world.path("bad.yaml"), b"a: \xff").unwrap();
     assert!(world.fails(65, &["policy", "check", "bad.yaml"]).contains("UTF-8"));
 }

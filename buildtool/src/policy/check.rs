@@ -138,10 +138,13 @@ fn find_files(path: &FsPath, files: &mut Vec<PathBuf>) -> Result<()> {
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
-        // The type of a link is that of a link: a folder is not entered through one, so there are no circles.
+        // The type of a link is that of a link: no folder is entered through one, so there are no circles.
         let is_folder = entry.file_type().at(what, &entry.path())?.is_dir();
-        if !name.starts_with('.') && (is_folder || name.ends_with(".yaml") || name.ends_with(".yml")) {
-            find_files(&entry.path(), files)?;
+        match name.starts_with('.') {
+            true => {}
+            false if is_folder => find_files(&entry.path(), files)?,
+            false if name.ends_with(".yaml") || name.ends_with(".yml") => files.push(entry.path()),
+            false => {}
         }
     }
     Ok(())

@@ -164,7 +164,8 @@ impl<'t> Reader<'t> {
     }
 
     fn map(&mut self, depth: usize) -> Result<Vec<(Key, Node)>, Fault> {
-        let mut members: Vec<(Key, Node)> = Vec::new();
+        let mut members = Vec::new();
+        let mut places: BTreeMap<String, Place> = BTreeMap::new();
         loop {
             let (event, place) = match self.next()? {
                 Some((Event::MappingEnd, _)) | None => return Ok(members),
@@ -182,16 +183,15 @@ impl<'t> Reader<'t> {
             if plain && is_doubtful_truth(&text) {
                 self.faults.push(doubtful(key.place, &text));
             }
-            let key = Key { text, place: key.place };
-            match members.iter().find(|(first, _)| first.text == key.text) {
-                Some((first, _)) => self.faults.push(Fault {
+            match places.get(&text) {
+                Some(first) => self.faults.push(Fault {
                     place: key.place,
-                    what: format!(
-                        "the key {:?} stands here a second time; the first is at {}",
-                        key.text, first.place
-                    ),
+                    what: format!("the key {text:?} stands here a second time; the first is at {first}"),
                 }),
-                None => members.push((key, value)),
+                None => {
+                    places.insert(text.clone(), key.place);
+                    members.push((Key { text, place: key.place }, value));
+                }
             }
         }
     }
