@@ -211,6 +211,19 @@ impl RepositoryEditor {
         Ok(true)
     }
 
+    /// Whether every one of `keys` may sign for `role`; asked before anything is listed, so that a wrong key leaves
+    /// nothing behind that waits for the right one.
+    ///
+    /// # Errors
+    /// If one may not.
+    pub fn may_sign(&self, role: &str, keys: &[Secret]) -> Result<()> {
+        let required = self.required(role)?;
+        match keys.iter().find(|key| !belongs(&required, &key.public().id)) {
+            None => Ok(()),
+            Some(key) => Err(wrong_key(key, role)),
+        }
+    }
+
     /// Signs every pending document of `roles` with each of `keys` that belongs to its role. Returns the roles that
     /// were signed.
     ///
@@ -223,20 +236,10 @@ impl RepositoryEditor {
                 of_role.insert(role, self.required(role)?);
             }
         }
-        let belongs =
-            |keys: &[RoleKeys], id: &KeyId| keys.iter().any(|k| k.keys.iter().any(|(i, _)| i == id));
         if let Some(key) = keys.iter().find(|key| !of_role.values().any(|k| belongs(k, &key.public().id))) {
             let pending: Vec<&str> = of_role.keys().copied().collect();
-            return Err(Error::new(
-                Kind::Usage,
-                "nothing was signed",
-                format!(
-                    "the key {} belongs to none of the pending roles ({})",
-                    key.public().id,
-                    if pending.is_empty() { "there are none".to_owned() } else { pending.join(", ") }
-                ),
-            )
-            .cure("root show lists the keys of each role"));
+            let pending = if pending.is_empty() { "there are none".to_owned() } else { pending.join(", ") };
+            return Err(wrong_key(key, &format!("any of the pending roles ({pending})")));
         }
         let mut signed = Vec::new();
         for (role, required) in of_role {
@@ -431,4 +434,13 @@ fn read<T>(document: &Signed, read: impl Fn(&Json<'_>) -> std::result::Result<T,
     Json::parse(text.as_bytes())
         .and_then(|json| read(&json))
         .map_err(|e| Error::new(Kind::Data, format_args!("{}.json cannot be read", document.role), e))
+}
+
+fn belongs(keys: &[RoleKeys], id: &KeyId) -> bool {
+    keys.iter().any(|k| k.keys.iter().any(|(i, _)| i == id))
+}
+
+fn wrong_key(key: &Secret, roles: &str) -> Error {
+    let why = format!("the key {} does not belong to {roles}", key.public().id);
+    Error::new(Kind::Usage, "nothing was signed", why).cure("root show lists the keys of each role")
 }

@@ -276,6 +276,7 @@ fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {
     let secrets = keys::read_secrets(&args.keys, passphrase.as_deref())?;
     let release = bundle::read_release(&args.out)?;
     let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
+    editor.may_sign(BUNDLES.name, &secrets)?;
     let is_new = editor.add_release(&release, args.days, context.now)?;
     let path = &release.index.0;
     if !is_new && !editor.pending().documents().contains_key(BUNDLES.name) {
@@ -494,6 +495,7 @@ fn publish_policies(args: &cli::PolicyPublishArgs, context: &Context) -> Result<
     let wanted = checked.into_policies();
     let changes = policy::diff(&policy::published(editor.repository(), view)?, &wanted, &bundles);
     let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    editor.may_sign(POLICIES.name, &secrets)?;
     policy::list(&mut editor, &wanted, args.days, context.now)?;
     if !editor.pending().documents().contains_key(POLICIES.name) {
         lines.push("these policies are published already; nothing to sign".to_owned());

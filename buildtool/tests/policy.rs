@@ -210,7 +210,8 @@ fn policies_that_are_wrong_are_not_published_and_nothing_is_begun() {
     // Nor by a key of another role.
     write(&world, "policies/a.yaml", &policy("a", "43", ""));
     let wrong = ["policy", "publish", "repo", "policies", "--key", "keys/bundles"];
-    assert!(world.fails(64, &wrong).contains("belongs to none of the pending roles"));
+    assert!(world.fails(64, &wrong).contains("does not belong to policies"));
+    assert!(!world.path("repo.pending/policies.json").exists(), "nothing waits for the right key");
 }
 
 #[test]
@@ -220,7 +221,7 @@ fn without_the_role_policies_the_cure_is_said() {
     world.release("42");
     world.keys(&["policies"]);
     write(&world, "policies/a.yaml", &policy("a", "42", ""));
-    let said = world.fails(64, &["policy", "publish", "repo", "policies", "--key", "keys/policies"]);
+    let said = world.fails(65, &["policy", "publish", "repo", "policies", "--key", "keys/policies"]);
     assert!(said.contains("root add-key"), "{said}");
     assert_eq!(world.ok(&["policy", "diff", "repo", "policies"]).stdout, "default/a: new, with bundle 42\n");
 }

@@ -277,6 +277,7 @@ fn a_running_repository_gets_the_policies_role_whose_keys_say_nothing_of_bundles
     assert_eq!(world.node(1).unwrap().targets("policies").unwrap().targets.len(), 2);
     world.bundle("out-2", "2");
     world.fails(64, &["sign", "repo", "out-2", "--key", "keys/policies2"]);
+    assert!(!world.path("repo.pending/bundles.json").exists(), "nothing waits for the right key");
 }
 
 #[test]
