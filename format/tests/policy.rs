@@ -27,6 +27,24 @@ fn the_accepted_ones_are_written_byte_for_byte_as_they_are() {
 }
 
 #[test]
+fn the_same_policy_has_the_same_bytes_however_it_was_written() {
+    let text = fs::read_to_string(data().join("maximal.json")).unwrap();
+    let mut other: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let spec = &mut other["spec"];
+    for list in ["/schedule/maintenanceWindow", "/targets/selector/matchExpressions"] {
+        let list = spec.pointer_mut(list).unwrap().as_array_mut().unwrap();
+        list.reverse();
+        list.push(list[0].clone());
+    }
+    spec["schedule"]["maintenanceWindow"][0] = "mon,tue-FRI 22:00-05:30".into();
+    spec["transfer"] = serde_json::json!({
+        "rate": "250 kB/s", "timezone": "Europe/Berlin", "windows": ["Mon-Sun 20:00-06:00", "20:00-06:00"]
+    });
+    let policy = PatchPolicy::from_json(other.to_string().as_bytes()).unwrap();
+    assert_eq!(String::from_utf8(policy.to_json()).unwrap(), text);
+}
+
+#[test]
 fn the_design_document_means_what_it_says() {
     let policy = read("design.json");
     assert_eq!(policy.id(), "operations/edge-fleet-q4-2024");
