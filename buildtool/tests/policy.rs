@@ -102,7 +102,8 @@ fn a_folder_without_a_policy_is_a_mistake() {
     assert!(world.fails(74, &["policy", "check", "absent"]).contains("absent"));
     fs::create_dir(world.path("circle")).unwrap();
     std::os::unix::fs::symlink(".", world.path("circle/again.yaml")).unwrap();
-    assert!(world.fails(74, &["policy", "check", "circle"]).contains("circle/again.yaml"));
+    let said = world.fails(74, &["policy", "check", "circle"]);
+    assert!(said.contains("circle/again.yaml") && !said.contains("again.yaml/"), "{said}");
     fs::write(world.path("bad.yaml"), b"a: \xff").unwrap();
     assert!(world.fails(65, &["policy", "check", "bad.yaml"]).contains("UTF-8"));
 }

@@ -439,7 +439,8 @@ mod tests {
     fn aliases_are_followed_and_cannot_explode() {
         assert_eq!(one("a: &x [1]\nb: *x\n").0, ["{\"a\":[1],\"b\":[1]}"]);
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-        for n in 1..10 {
+        // A million values: enough to be refused, few enough for a machine on which they are not.
+        for n in 1..6 {
             let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
             bomb += &format!("a{n}: &a{n} [{aliases}]\n");
         }
