@@ -60,7 +60,7 @@ make_node() {
 }
 # usage: configure NAME MIRROR ROOT_OF_REPOSITORY
 configure() {
-    printf '[node]\nid = "bench-%s"\n[repository]\nmirrors = ["%s"]\n' "$1" "$2" >"$work/$1/etc/prestage/agent.toml"
+    printf '[node]\nid = "bench-%s"\n[repository]\nmirrors = ["%s"]\n[fetch]\npaced = false\n' "$1" "$2" >"$work/$1/etc/prestage/agent.toml"
     cp "$3/metadata/1.root.json" "$work/$1/etc/prestage/root.json"
 }
 listen() {

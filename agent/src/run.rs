@@ -1,6 +1,7 @@
 //! The verbs, from top to bottom. Whoever wants to know what this program does reads this file; nothing else knows the
 //! order of the steps.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use format::digest::Sha256;
@@ -21,6 +22,7 @@ use crate::decide::{self, Decision, Offer};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{Archive, Fetcher, Folder, Throttle, Transport};
 use crate::node::Node;
+use crate::pace::Keeper;
 use crate::plan::Plan;
 use crate::policy::Rule;
 use crate::quarantine::{self, Quarantine, Release, is_unverified};
@@ -28,6 +30,7 @@ use crate::refresh::{Keep, KeptMetadata, refresh};
 use crate::report::Said;
 use crate::restore::NoRestorePoints;
 use crate::schedule::{self, Gate};
+use crate::spread::{self, Why};
 use crate::stage::{self, StagedRepo};
 use crate::store::Store;
 use crate::transaction::health::HealthCheck;
@@ -48,7 +51,7 @@ pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
     let node = Node::load(options)?;
     match verb {
         Verb::Run => whatever_is_due(&node),
-        Verb::Fetch => fetch(&node).map(|()| Exit::Done),
+        Verb::Fetch { now } => fetch(&node, *now).map(|()| Exit::Done),
         Verb::Install { now } => install(&node, *now).map(|()| Exit::Done),
         Verb::Import { path, everything } => import(&node, path, *everything).map(|()| Exit::Done),
         Verb::Verify { path } => verify::verify(&node, path).map(|text| print(&text)).map(|()| Exit::Done),
@@ -68,7 +71,7 @@ fn whatever_is_due(node: &Node) -> Result<Exit> {
         );
         return Ok(Exit::Done);
     }
-    let fetched = fetch(node);
+    let fetched = fetch(node, false);
     let installed = match &fetched {
         // What could not be trusted or verified stops here; what merely could not be reached does not.
         Err(error) if matches!(error.exit, Exit::Integrity | Exit::Trust) => Ok(()),
@@ -79,18 +82,33 @@ fn whatever_is_due(node: &Node) -> Result<Exit> {
     installed.and(fetched).and(reported).map(|()| Exit::Done)
 }
 
-/// `fetch`: get from the configured mirrors what this node needs.
-fn fetch(node: &Node) -> Result<()> {
+/// `fetch`: get from the configured mirrors what this node needs, if it is this node's time; `now`: whatever the time.
+fn fetch(node: &Node, now: bool) -> Result<()> {
     if node.settings.mirrors.is_empty() {
         return Err(Error::config("[repository] mirrors is not set"));
     }
+    node.make_folders()?;
+    let mut keeper = Keeper::open(node, now);
+    match keeper.poll()? {
+        spread::Decision::Go => {}
+        // The timer comes more often than the node wants to look: that is no news.
+        spread::Decision::Wait { until, why: why @ (Why::Polled | Why::Back | Why::Turn) } => {
+            let level = if std::io::stderr().is_terminal() { log::Level::Info } else { log::Level::Debug };
+            log::log!(level, "the next fetch is at {until}: {why}; `prestage fetch --now` does not wait");
+            return Ok(());
+        }
+        spread::Decision::Wait { until, why } => {
+            let what = format!("the next fetch is at {until}: {why}");
+            return Err(Error::new(Exit::Deferred, what, "`prestage fetch --now` does not wait"));
+        }
+    }
     let client = node.client()?;
-    fetch_step(node, &node.mirrors(&client), false)
+    fetch_step(node, &node.mirrors(&client), false, Some(&mut keeper))
 }
 
 /// `import`: the same from an export.
 fn import(node: &Node, path: &Path, everything: bool) -> Result<()> {
-    fetch_step(node, &[open_export(path)?], everything)
+    fetch_step(node, &[open_export(path)?], everything, None)
 }
 
 /// An export: a folder, or one tar file.
@@ -102,14 +120,30 @@ pub fn open_export(path: &Path) -> Result<Box<dyn Transport>> {
     }
 }
 
-/// The fetch step: does it, and accounts for it.
-fn fetch_step(node: &Node, mirrors: &[Box<dyn Transport + '_>], everything: bool) -> Result<()> {
+/// The fetch step: does it, and accounts for it. What comes on a stick comes when it is there: without a keeper.
+fn fetch_step(
+    node: &Node,
+    mirrors: &[Box<dyn Transport + '_>],
+    everything: bool,
+    mut keeper: Option<&mut Keeper<'_>>,
+) -> Result<()> {
     node.make_folders()?;
     let _lock = node.lock()?;
     let mut account = Account::open(node, Step::Fetch);
     let mut quarantine = Quarantine::open(node.fetched("quarantine.json"), Step::Fetch)?;
-    let result = refresh_plan_fetch_stage(node, mirrors, everything, &mut quarantine, &mut account);
+    let result = refresh_plan_fetch_stage(
+        node,
+        mirrors,
+        everything,
+        keeper.as_deref_mut(),
+        &mut quarantine,
+        &mut account,
+    );
     account.traffic(mirrors);
+    if let Some(keeper) = keeper {
+        keeper.close(&result, None, false)?;
+        account.status().next_fetch = keeper.next();
+    }
     match (&result, account.bundle()) {
         (Ok(_), _) => quarantine.retain(|_| false)?,
         (Err(error), Some(bundle)) if is_unverified(error.exit as u8) => {
@@ -125,6 +159,7 @@ fn refresh_plan_fetch_stage(
     node: &Node,
     mirrors: &[Box<dyn Transport + '_>],
     everything: bool,
+    keeper: Option<&mut Keeper<'_>>,
     quarantine: &mut Quarantine,
     account: &mut Account<'_>,
 ) -> Result<Said> {
@@ -159,6 +194,11 @@ fn refresh_plan_fetch_stage(
     if !everything && plan::still_valid(node, &offer)?.is_some_and(|plan| plan.is_done()) {
         account.nothing_new();
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, everything_is_here));
+    }
+
+    // A fleet does not fetch all at once: whose turn it is not yet waits for it.
+    if let Some(keeper) = keeper {
+        keeper.turn(offer.bundle.index).inspect_err(|_| account.nothing_new())?;
     }
 
     // Plan: with the index and the small metadata members, let the node's own package manager say what it needs.

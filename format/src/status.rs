@@ -75,6 +75,39 @@ pub struct Status {
     pub reboot_required: bool,
     /// Reports that the centre has not accepted yet.
     pub reports_queued: u64,
+    /// When the node looks or fetches next; none: whenever it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_fetch: Option<NextFetch>,
+    /// The transfer that is under way; replaced every few seconds, and gone when the step has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
+}
+
+/// When a node fetches next.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextFetch {
+    /// Not before.
+    pub at: UnixTime,
+    /// Why not.
+    pub why: String,
+}
+
+/// A transfer under way.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transfer {
+    /// Where from.
+    pub source: String,
+    /// Bytes that are here, of what this run is to get.
+    pub bytes_done: u64,
+    /// Bytes that this run is to get.
+    pub bytes_total: u64,
+    /// Bytes a second over the last seconds.
+    pub rate: u64,
+    /// The cap at this hour, in bytes a second; none: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<u64>,
 }
 
 /// One word for what the node is doing or waiting for.
@@ -300,6 +333,14 @@ mod tests {
                 metadata_expires: Some(at),
                 reboot_required: false,
                 reports_queued: 1,
+                next_fetch: Some(NextFetch { at, why: "the last try failed".into() }),
+                transfer: Some(Transfer {
+                    source: "https://patches.example/".into(),
+                    bytes_done: 4000,
+                    bytes_total: 5000,
+                    rate: 32_000,
+                    cap: Some(32_000),
+                }),
             },
         }
     }

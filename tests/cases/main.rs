@@ -4,6 +4,7 @@ mod damage; // one byte is wrong, or something was taken away
 mod export; // everything comes on a stick
 mod fetch; // a bad line, and a mirror that misbehaves
 mod huge; // sizes beyond 32 bits
+mod idle_poll; // what a node costs that has nothing to do, and when it comes
 mod interrupted; // the agent dies in the middle of an install
 mod node_state;
 mod policy; // nodes as they are: holds, locks, full disks, failing packages

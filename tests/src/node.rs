@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use format::digest::Sha256;
 use format::name::Variant;
 use format::status::NodeStatus;
+use format::time::UnixTime;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::debs::Deb;
@@ -51,6 +52,8 @@ impl Node {
             succeed(command("cp").arg("-a").arg(below.join(".")).arg(&root));
         }
         let node = Node { root, folder };
+        // A case says when a node fetches, unless pacing is what it is about.
+        node.write("/usr/lib/prestage/agent.d/00-lab.toml", "[fetch]\npaced = false\n");
         node.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
         node
     }
@@ -171,6 +174,35 @@ impl Node {
         let path = self.path("/var/lib/prestage/status.json");
         let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         NodeStatus::parse(&bytes).expect("a valid status")
+    }
+
+    /// What time it is, for the node too.
+    ///
+    /// # Panics
+    /// If it is before 1970.
+    pub fn clock(&self) -> UnixTime {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        UnixTime(i64::try_from(since.as_secs()).expect("a time"))
+    }
+
+    /// A window that is neither open now nor opens within a day.
+    pub fn not_today(&self) -> String {
+        let day = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        let in_three_days = (self.clock().0 / 86_400 + 3).rem_euclid(7); // 1970-01-01 was a Thursday
+        format!("{} 12:00-13:00", day[usize::try_from(in_three_days).unwrap_or(0)])
+    }
+
+    /// What it keeps of its pacing.
+    ///
+    /// # Panics
+    /// If it keeps nothing.
+    pub fn pace(&self) -> serde_json::Value {
+        serde_json::from_str(&self.read("/var/lib/prestage/fetch/pace.json")).expect("it has been paced")
+    }
+
+    /// Puts something else in its place, as if time had passed.
+    pub fn set_pace(&self, pace: &serde_json::Value) {
+        self.write("/var/lib/prestage/fetch/pace.json", pace.to_string());
     }
 
     /// Every file of the node but the agent's own.

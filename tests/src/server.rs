@@ -57,6 +57,62 @@ pub struct Behaviour {
     pub redirect_to: Option<String>,
     /// Send these bytes for paths that end so, instead of the file.
     pub instead: Option<(String, Vec<u8>)>,
+    /// Refuse requests, in this order where several fit.
+    pub refusals: Vec<Refusal>,
+    /// Send what begins with the first to the second instead, with this status.
+    pub moved: Option<(u16, String, String)>,
+    /// What stands for a file's content.
+    pub validator: Validator,
+    /// Say this in Content-Range, whatever is sent.
+    pub content_range: Option<String>,
+    /// Send so many bytes more than the range that was asked for, and say so.
+    pub extra: u64,
+    /// Send garbage behind every body of a file, beyond its Content-Length.
+    pub trailing_garbage: bool,
+    /// Send bodies in chunks and say no length.
+    pub chunked: bool,
+    /// Say that bodies are encoded so. They are not.
+    pub encoding: Option<&'static str>,
+    /// For paths that end so: a byte, then this pause, and so on.
+    pub dribble: Option<(String, Duration)>,
+    /// Refuse with 401 what does not bring this Authorization.
+    pub authorization: Option<String>,
+}
+
+/// A refusal.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// For paths that end with this.
+    pub suffix: String,
+    /// With this status.
+    pub status: u16,
+    /// With this in Retry-After.
+    pub retry_after: Option<String>,
+    /// So many times.
+    pub times: u32,
+}
+
+impl Refusal {
+    /// For ever.
+    pub fn always(suffix: &str, status: u16) -> Self {
+        Refusal { suffix: suffix.to_owned(), status, retry_after: None, times: u32::MAX }
+    }
+}
+
+/// What stands for a file's content, and is compared for If-Range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Validator {
+    /// A strong entity tag.
+    #[default]
+    Strong,
+    /// A weak one: never good enough for a range (RFC 9110, section 13.1.5).
+    Weak,
+    /// Last-Modified alone.
+    Date,
+    /// A strong entity tag that is another one for each request, as behind a balancer with unequal servers.
+    Unsteady,
+    /// Nothing.
+    Nothing,
 }
 
 /// One cut.
@@ -288,6 +344,25 @@ impl Shared {
             answer.headers.push(("Location", format!("{}{}", to.trim_end_matches('/'), request.path)));
             return Ok(answer);
         }
+        if let Some((status, from, to)) = &behaviour.moved
+            && let Some(rest) = request.path.strip_prefix(from.as_str())
+        {
+            let mut answer = plain(*status, "");
+            answer.headers.push(("Location", format!("{to}{rest}")));
+            return Ok(answer);
+        }
+        if behaviour
+            .authorization
+            .as_deref()
+            .is_some_and(|wanted| request.header("authorization") != Some(wanted))
+        {
+            return Ok(plain(401, "who are you?"));
+        }
+        if let Some(refusal) = self.refusal(&request.path) {
+            let mut answer = plain(refusal.status, "on order");
+            answer.headers.extend(refusal.retry_after.map(|value| ("Retry-After", value)));
+            return Ok(answer);
+        }
         if behaviour.every_second_fails && number.is_multiple_of(2) {
             return Ok(plain(500, "on order"));
         }
@@ -302,11 +377,31 @@ impl Shared {
         let Some((file, length)) = self.open(&request.path) else {
             return Ok(plain(404, "no such file"));
         };
-        let etag = format!("\"{length}-{}\"", modified(&file)?);
-        if request.header("if-none-match") == Some(etag.as_str()) {
-            return Ok(Answer { status: 304, headers: vec![("ETag", etag)], body: None, text: Vec::new() });
+        let changed = modified(&file)?;
+        let mut headers = vec![("Accept-Ranges", "bytes".to_owned())];
+        let strong = match behaviour.validator {
+            Validator::Strong => Some(format!("\"{length}-{changed}\"")),
+            Validator::Unsteady => Some(format!("\"{length}-{changed}-{number}\"")),
+            Validator::Date => Some(date(changed)),
+            Validator::Weak | Validator::Nothing => None,
+        };
+        match (&strong, behaviour.validator) {
+            (Some(date), Validator::Date) => {
+                headers.push(("Last-Modified", date.clone()));
+                // A minute later: it can stand for the content (RFC 9110, section 8.8.2.2).
+                headers.push(("Date", self::date(changed + 60_000_000_000)));
+            }
+            (Some(etag), _) => headers.push(("ETag", etag.clone())),
+            (None, Validator::Weak) => headers.push(("ETag", format!("W/\"{length}\""))),
+            (None, _) => {}
         }
-        let range = request.range().filter(|_| !behaviour.ignore_range);
+        let known = request.header("if-none-match").or(request.header("if-modified-since"));
+        if known.is_some() && known == strong.as_deref() {
+            return Ok(Answer { status: 304, headers, body: None, text: Vec::new() });
+        }
+        // RFC 9110, section 13.1.5: a range of another file than the one meant is not sent.
+        let is_meant = request.header("if-range").is_none_or(|meant| Some(meant) == strong.as_deref());
+        let range = request.range().filter(|_| !behaviour.ignore_range && is_meant);
         let (status, from, to) = match range {
             None => (200, 0, length),
             Some((from, _)) if from >= length => {
@@ -314,22 +409,33 @@ impl Shared {
                 answer.headers.push(("Content-Range", format!("bytes */{length}")));
                 return Ok(answer);
             }
-            Some((from, to)) => (206, from, to.map_or(length, |to| length.min(to + 1))),
+            Some((from, to)) => (206, from, to.map_or(length, |to| length.min(to + 1 + behaviour.extra))),
         };
         let (from, to) = if status == 206 && behaviour.shift_range > 0 {
             ((from + behaviour.shift_range).min(length - 1), (to + behaviour.shift_range).min(length))
         } else {
             (from, to)
         };
-        let mut headers = vec![
-            ("Content-Length", (to - from).to_string()),
-            ("Accept-Ranges", "bytes".to_owned()),
-            ("ETag", etag),
-        ];
+        if behaviour.chunked {
+            headers.push(("Transfer-Encoding", "chunked".to_owned()));
+        } else {
+            headers.push(("Content-Length", (to - from).to_string()));
+        }
+        headers.extend(behaviour.encoding.map(|encoding| ("Content-Encoding", encoding.to_owned())));
         if status == 206 {
-            headers.push(("Content-Range", format!("bytes {from}-{}/{length}", to - 1)));
+            let said = behaviour.content_range.unwrap_or(format!("bytes {from}-{}/{length}", to - 1));
+            headers.push(("Content-Range", said));
         }
         Ok(Answer { status, headers, body: Some((file, from, to)), text: Vec::new() })
+    }
+
+    /// The refusal that a request for `path` gets.
+    fn refusal(&self, path: &str) -> Option<Refusal> {
+        let mut state = self.lock();
+        let fits = |r: &&mut Refusal| r.times > 0 && path.ends_with(&r.suffix);
+        let refusal = state.behaviour.refusals.iter_mut().find(fits)?;
+        refusal.times -= u32::from(refusal.times < u32::MAX);
+        Some(refusal.clone())
     }
 
     fn open(&self, path: &str) -> Option<(File, u64)> {
@@ -355,12 +461,15 @@ impl Shared {
             return Ok(());
         }
         stream.write_all(&answer.text)?;
+        let behaviour = self.lock().behaviour.clone();
+        let dribble = behaviour.dribble.filter(|(suffix, _)| request.path.ends_with(suffix));
         if let Some((mut file, from, to)) = answer.body {
             file.seek(SeekFrom::Start(from))?;
             let mut buffer = [0; 4096];
             let mut at = from;
             while at < to {
-                let n = (to - at).min(buffer.len() as u64) as usize;
+                let most = if dribble.is_some() { 1 } else { buffer.len() as u64 };
+                let n = (to - at).min(most) as usize;
                 file.read_exact(&mut buffer[..n])?;
                 let n = match self.may_send(&request.path, at, &mut buffer[..n]) {
                     Ok(()) => n,
@@ -370,13 +479,36 @@ impl Shared {
                         return self.end(how, stream);
                     }
                 };
+                if behaviour.chunked {
+                    write!(stream, "{n:x}\r\n")?;
+                }
                 stream.write_all(&buffer[..n])?;
+                if behaviour.chunked {
+                    stream.write_all(b"\r\n")?;
+                }
                 self.lock().exchanges[index].sent += n as u64;
                 at += n as u64;
+                if let Some((_, pause)) = &dribble {
+                    self.pause(*pause)?;
+                }
+            }
+            if behaviour.chunked {
+                stream.write_all(b"0\r\n\r\n")?;
+            }
+            if behaviour.trailing_garbage {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngarbage")?;
             }
         }
         self.lock().exchanges[index].whole = true;
         Ok(())
+    }
+
+    /// Waits, unless the server is to end.
+    fn pause(&self, pause: Duration) -> io::Result<()> {
+        let state = self.lock();
+        let is_up = |state: &mut State| !state.stopping;
+        let waited = self.changed.wait_timeout_while(state, pause, is_up).expect("no thread panics with it");
+        if waited.0.stopping { Err(io::Error::other("stopped")) } else { Ok(()) }
     }
 
     /// Spoils bytes that are to be spoiled. Where the connection is to be cut: how many of the bytes still go out.
@@ -425,6 +557,16 @@ impl Shared {
 fn modified(file: &File) -> io::Result<u128> {
     let time = file.metadata()?.modified()?;
     Ok(time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos()))
+}
+
+/// An HTTP date (RFC 9110, section 5.6.7) of nanoseconds since 1970.
+pub fn date(nanoseconds: u128) -> String {
+    let seconds = i64::try_from(nanoseconds / 1_000_000_000).unwrap_or(0);
+    let text = format::time::UnixTime(seconds).to_string();
+    let number = |from: usize, to: usize| text[from..to].parse::<usize>().unwrap_or(0);
+    let day = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(seconds / 86_400 % 7) as usize];
+    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    format!("{day}, {:02} {} {} {} GMT", number(8, 10), month[number(5, 7) - 1], number(0, 4), &text[11..19])
 }
 
 fn decode(path: &str) -> String {
@@ -500,6 +642,23 @@ mod tests {
         server.behave(Behaviour { flip: Some(("a+b".into(), 5_000)), ..Behaviour::default() });
         let (_, body) = get(&server, "/a+b", "Range: bytes=4999-5001\r\n").unwrap();
         assert_eq!(body, [content[4999], content[5000] ^ 1, content[5001]]);
+    }
+
+    #[test]
+    fn a_range_of_a_file_that_was_replaced_is_not_sent() {
+        let (folder, server, content) = served();
+        let (head, _) = get(&server, "/a+b", "Range: bytes=0-9\r\n").unwrap();
+        let etag = head.lines().find_map(|l| l.strip_prefix("ETag: ")).unwrap();
+        let ranged = format!("Range: bytes=10-19\r\nIf-Range: {etag}\r\n");
+        assert_eq!(get(&server, "/a+b", &ranged).unwrap().1, &content[10..20]);
+        std::fs::write(folder.path().join("a+b"), b"another").unwrap();
+        let (head, body) = get(&server, "/a+b", &ranged).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200") && body == b"another", "{head}");
+    }
+
+    #[test]
+    fn dates_are_those_of_http() {
+        assert_eq!(date(784_111_777_000_000_000), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]

@@ -53,6 +53,8 @@ fn empty(node: &Node) -> NodeStatus {
             metadata_expires: None,
             reboot_required: false,
             reports_queued: 0,
+            next_fetch: None,
+            transfer: None,
         },
     }
 }
