@@ -22,6 +22,9 @@ jq:/usr/bin/jq:reads status files in the demo, and what a signer is asked
 time:/usr/bin/time:measures time and memory
 iproute2:/usr/sbin/ip:looks at network namespaces
 bsdutils:/usr/bin/script:gives a test a terminal of its own
+nginx-light:/usr/sbin/nginx:is the web server that nodes are tested with
+tinyproxy-bin:/usr/bin/tinyproxy:is the proxy that nodes are tested with
+strace:/usr/bin/strace:kills programs between two system calls
 xz-utils:/usr/bin/xz:is what packages are compressed with
 shellcheck:/usr/bin/shellcheck:checks the scripts
 python3-venv:/var/lib/dpkg/info/python3-venv.list:runs the tests against python-tuf

@@ -46,7 +46,19 @@ struct NodeFragment {
 struct RepositoryFragment {
     mirrors: Vec<String>,
     ca_file: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
     proxy: Option<String>,
+    redirects: Vec<String>,
+    credentials: Vec<CredentialFragment>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct CredentialFragment {
+    mirror: String,
+    bearer_file: Option<PathBuf>,
+    basic_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -91,6 +103,12 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
     /// `[repository] proxy`: an http proxy. The environment is not asked.
     pub proxy: Option<String>,
+    /// `[repository] client-cert` and `client-key`: PEM files that say who asks.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// `[repository] redirects`: origins beside a mirror's own that it may send us to.
+    pub redirects: Vec<String>,
+    /// `[repository] credentials`: by mirror URL, ending in `/`.
+    pub credentials: BTreeMap<String, Credential>,
     /// `[fetch] rate`, in bytes a second.
     pub rate: Option<u64>,
     /// `[fetch] receive-buffer`, in bytes.
@@ -124,6 +142,15 @@ pub enum Mirror {
     Http(String),
     /// A folder.
     Folder(PathBuf),
+}
+
+/// Where the secret is that a mirror wants to see. The files are read when they are needed, by the user that fetches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A bearer token (RFC 6750).
+    Bearer(PathBuf),
+    /// `user:password` (RFC 7617).
+    Basic(PathBuf),
 }
 
 /// What came over one connection and is not read yet is lost when the agent is killed; this bounds it. 32 KiB keep a
@@ -228,13 +255,43 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
     for mirror in &repository.mirrors {
         mirrors.push(parse_mirror(mirror)?);
     }
+    let mut redirects = Vec::new();
+    for url in &repository.redirects {
+        redirects.push(
+            crate::fetch::origin(url)
+                .ok_or_else(|| format!("[repository] redirects: {url:?} is not an http or https origin"))?,
+        );
+    }
+    let mut credentials = BTreeMap::new();
+    for CredentialFragment { mirror, bearer_file, basic_file } in repository.credentials {
+        let credential = match (bearer_file, basic_file) {
+            (Some(file), None) => Credential::Bearer(file),
+            (None, Some(file)) => Credential::Basic(file),
+            _ => return Err(format!("[repository] credentials: {mirror}: either bearer-file or basic-file")),
+        };
+        let Mirror::Http(url) = parse_mirror(&mirror)? else {
+            return Err(format!("[repository] credentials: {mirror:?} is not an http or https URL"));
+        };
+        if !mirrors.contains(&Mirror::Http(url.clone())) {
+            return Err(format!("[repository] credentials: {mirror} is not one of the mirrors"));
+        }
+        credentials.insert(url, credential);
+    }
+    let client_cert = match (repository.client_cert, repository.client_key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        _ => return Err("[repository] client-cert and client-key belong together".into()),
+    };
     Ok(Settings {
         id: node.id.map(|id| id.parse()).transpose().map_err(|e| format!("[node] id: {e}"))?,
         variant: node.variant.map(|v| v.parse()).transpose().map_err(|e| format!("[node] variant: {e}"))?,
         labels: node.labels,
         mirrors,
         ca_file: repository.ca_file,
+        client_cert,
         proxy: repository.proxy,
+        redirects,
+        credentials,
         rate: fetch
             .rate
             .as_deref()
@@ -347,6 +404,9 @@ mod tests {
             ("schedule.maintenance-window = ['Tuesday night']", "maintenance-window"),
             ("schedule.timezone = 'Mars/Olympus'", "timezone"),
             ("fetch.quarantine = 'never'", "[fetch] quarantine"),
+            ("repository.redirects = ['cdn.example']", "redirects"),
+            ("repository.client-cert = '/x'", "client-key"),
+            ("repository.credentials = [{ mirror = 'https://m/', bearer-file = '/t' }]", "credentials"),
             ("report.url = 'report.example'", "[report] url"),
             ("fetch.rates = [{ window = 'Mon', rate = '1MB/s' }]", "[fetch] rates"),
             ("fetch.transfer-windows = ['at night']", "[fetch] transfer-windows"),

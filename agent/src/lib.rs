@@ -18,6 +18,7 @@ mod pace; // this node's own time to fetch, kept from run to run
 mod packages; // the package manager, behind one trait
 mod plan; // what this node needs of a bundle
 mod policy; // what the centre has signed for this node
+mod progress; // how a transfer is going, for those who watch
 mod quarantine; // bundles that this node refuses
 mod refresh; // trusted metadata, from any transport
 mod render; // templates that an operator can override
@@ -31,6 +32,7 @@ mod stage; // verified members as a local package repository
 mod status; // status.json and its faces
 mod store; // content by its hash, whole or partial
 mod transaction; // the install as a state machine
+mod transfer; // what surrounds the fetching of one step: rule, watchers, order of mirrors
 mod verify; // an export or repository, checked to the last byte
 
 #[cfg(fuzzing)]

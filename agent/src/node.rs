@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use crate::cli::Options;
 use crate::config::{self, Mirror, Settings};
 use crate::error::{Error, Exit, Result};
-use crate::fetch::{Client, Folder, HttpMirror, Transport};
+use crate::fetch::{Client, Folder, HttpMirror, Transport, authorization};
 use crate::packages::{Apt, PackageManager};
 use crate::render::Renderer;
 
@@ -197,12 +197,19 @@ impl Node {
     }
 
     /// The configured mirrors.
-    pub fn mirrors<'c>(&self, client: &'c Client) -> Vec<Box<dyn Transport + 'c>> {
-        let mirror = |mirror: &Mirror| -> Box<dyn Transport + 'c> {
-            match mirror {
-                Mirror::Http(url) => Box::new(HttpMirror::new(client, url)),
+    ///
+    /// # Errors
+    /// With exit code 78, if the secret for one cannot be read.
+    pub fn mirrors<'c>(&self, client: &'c Client) -> Result<Vec<Box<dyn Transport + 'c>>> {
+        let mirror = |mirror: &Mirror| -> Result<Box<dyn Transport + 'c>> {
+            Ok(match mirror {
+                Mirror::Http(url) => {
+                    let credential = self.settings.credentials.get(url);
+                    let secret = credential.map(|c| authorization(c, &self.root)).transpose()?;
+                    Box::new(HttpMirror::new(client, url).authorized(secret))
+                }
                 Mirror::Folder(path) => Box::new(Folder::new(path)),
-            }
+            })
         };
         self.settings.mirrors.iter().map(mirror).collect()
     }

@@ -3,12 +3,15 @@
 //! A file that cannot be read is begun anew: it costs a poll.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use format::digest::Sha256;
+use format::policy::Schedule;
 use format::status::NextFetch;
 use format::time::UnixTime;
 
 use crate::error::{Error, Exit, Result};
+use crate::fetch::zone_of;
 use crate::node::Node;
 use crate::spread::{Decision, State};
 
@@ -18,7 +21,7 @@ pub struct Keeper<'n> {
     path: PathBuf,
     state: State,
     /// Whether the decisions count; not for `--now`.
-    obeyed: bool,
+    is_obeyed: bool,
     /// When this run is to go on, if it has stopped for that.
     turn: Option<UnixTime>,
 }
@@ -28,7 +31,7 @@ impl<'n> Keeper<'n> {
     pub fn open(node: &'n Node, now: bool) -> Self {
         let path = node.fetched("pace.json");
         let state = load(node);
-        Keeper { node, path, state, obeyed: node.settings.fetch.paced && !now, turn: None }
+        Keeper { node, path, state, is_obeyed: node.settings.fetch.paced && !now, turn: None }
     }
 
     /// Whether to begin at all.
@@ -36,7 +39,7 @@ impl<'n> Keeper<'n> {
     /// # Errors
     /// If the decision cannot be kept.
     pub fn poll(&mut self) -> Result<Decision> {
-        if !self.obeyed {
+        if !self.is_obeyed {
             return Ok(Decision::Go);
         }
         let before = self.state.clone();
@@ -48,15 +51,24 @@ impl<'n> Keeper<'n> {
         Ok(self.state.poll(now))
     }
 
-    /// Whether to fetch this bundle now.
+    /// Whether a person has called, or nobody wants to wait.
+    pub fn is_hurried(&self) -> bool {
+        !self.is_obeyed
+    }
+
+    /// Whether to fetch this bundle now. `policy`: the transfer windows of the node's policy; its own come before them,
+    /// and bytes need both.
     ///
     /// # Errors
     /// Deferred, with the time; or if the decision cannot be kept.
-    pub fn turn(&mut self, index: Sha256) -> Result<()> {
+    pub fn turn(&mut self, index: Sha256, policy: Option<&Schedule>) -> Result<()> {
         let (node, settings, now) = (self.node, &self.node.settings.fetch, self.node.now());
-        let (windows, zone) = (settings.transfer_windows.as_deref(), node.zone());
+        let own = settings.transfer_windows.as_deref().map(|windows| (windows, node.zone()));
+        let by_policy = policy.map(|schedule| (schedule.windows.as_slice(), zone_of(schedule, node.zone())));
+        let (windows, zone) =
+            own.or(by_policy).map_or((None, node.zone()), |(windows, zone)| (Some(windows), zone));
         self.state = std::mem::take(&mut self.state).sees(index, now);
-        if self.obeyed
+        if self.is_obeyed
             && let Decision::Wait { until, why } =
                 self.state.turn(&node.id, &settings.pace, windows, &zone, now)
         {
@@ -72,11 +84,12 @@ impl<'n> Keeper<'n> {
         self.save()
     }
 
-    /// The run has ended. `asked`: seconds that a server wants to be left alone. `progress`: whether it brought anything.
+    /// The run has ended. `asked`: how long a server wants to be left alone. `progress`: whether it brought anything.
     ///
     /// # Errors
     /// If it cannot be kept.
-    pub fn close<T>(&mut self, result: &Result<T>, asked: Option<i64>, progress: bool) -> Result<()> {
+    pub fn close<T>(&mut self, result: &Result<T>, asked: Option<Duration>, progress: bool) -> Result<()> {
+        let asked = asked.map(|asked| i64::try_from(asked.as_secs()).unwrap_or(i64::MAX));
         let (node, pace, now) = (self.node, &self.node.settings.fetch.pace, self.node.now());
         let state = std::mem::take(&mut self.state);
         self.state = match result {

@@ -100,7 +100,7 @@ fn listed(set: &TrustedMetadataSet) -> Vec<Listed> {
 ///
 /// # Errors
 /// As [`Fetcher::members`].
-pub fn fetch(set: &TrustedMetadataSet, fetcher: &Fetcher<'_>) -> Result<()> {
+pub fn fetch(set: &TrustedMetadataSet, fetcher: &Fetcher<'_, '_>) -> Result<()> {
     let listed = listed(set);
     for Listed { path, content } in &listed {
         too_long(path, content)?;

@@ -20,7 +20,7 @@ use crate::bundle::{check_index, copy_index, read_index, reread_index};
 use crate::cli::{Options, Verb};
 use crate::decide::{self, Decision, Offer};
 use crate::error::{Error, Exit, Result};
-use crate::fetch::{Archive, Fetcher, Folder, Throttle, Transport};
+use crate::fetch::{Archive, Folder, Transport};
 use crate::node::Node;
 use crate::pace::Keeper;
 use crate::plan::Plan;
@@ -37,7 +37,7 @@ use crate::transaction::health::HealthCheck;
 use crate::transaction::journal::Journal;
 use crate::transaction::state::{Event, State};
 use crate::transaction::{self, Transaction};
-use crate::{doctor, plan, policy, print, report, space, status, verify};
+use crate::{doctor, plan, policy, print, report, space, status, transfer, verify};
 
 /// Runs one verb.
 ///
@@ -103,7 +103,8 @@ fn fetch(node: &Node, now: bool) -> Result<()> {
         }
     }
     let client = node.client()?;
-    fetch_step(node, &node.mirrors(&client), false, Some(&mut keeper))
+    let mirrors = transfer::in_order(node, node.mirrors(&client)?);
+    fetch_step(node, &mirrors, false, Some(&mut keeper))
 }
 
 /// `import`: the same from an export.
@@ -131,17 +132,21 @@ fn fetch_step(
     let _lock = node.lock()?;
     let mut account = Account::open(node, Step::Fetch);
     let mut quarantine = Quarantine::open(node.fetched("quarantine.json"), Step::Fetch)?;
-    let result = refresh_plan_fetch_stage(
+    let line = transfer::Line::new(node, keeper.as_deref().is_none_or(Keeper::is_hurried));
+    let mut result = refresh_plan_fetch_stage(
         node,
         mirrors,
         everything,
+        &line,
         keeper.as_deref_mut(),
         &mut quarantine,
         &mut account,
     );
+    line.close(&mut result, account.status());
     account.traffic(mirrors);
     if let Some(keeper) = keeper {
-        keeper.close(&result, None, false)?;
+        let asked = mirrors.iter().filter_map(|m| m.asked()).max();
+        keeper.close(&result, asked, line.has_progressed())?;
         account.status().next_fetch = keeper.next();
     }
     match (&result, account.bundle()) {
@@ -159,6 +164,7 @@ fn refresh_plan_fetch_stage(
     node: &Node,
     mirrors: &[Box<dyn Transport + '_>],
     everything: bool,
+    line: &transfer::Line<'_>,
     keeper: Option<&mut Keeper<'_>>,
     quarantine: &mut Quarantine,
     account: &mut Account<'_>,
@@ -171,10 +177,10 @@ fn refresh_plan_fetch_stage(
     account.status().metadata_expires = Some(set.expires());
 
     // Decide: what the policy for this node says, or the newest bundle.
-    let throttle = Throttle::new(&node.clock, node.settings.rate);
     let policies = Store::open(node.fetched("policies"))?;
-    policy::fetch(&set, &Fetcher { mirrors, store: &policies, throttle: &throttle, clock: &node.clock })?;
+    policy::fetch(&set, &transfer::Line::new(node, true).fetcher(mirrors, &policies))?;
     let rule = policy::read(&set, &policies, &node.settings.labels)?;
+    let transfer = rule.policy().and_then(|p| p.transfer.clone()).unwrap_or_default();
     account.status().policy = rule.policy().map(PatchPolicy::id);
     quarantine.release(&rule.releases())?;
     let offer = match decide::decide(&set, &node.variant, &rule) {
@@ -198,13 +204,13 @@ fn refresh_plan_fetch_stage(
 
     // A fleet does not fetch all at once: whose turn it is not yet waits for it.
     if let Some(keeper) = keeper {
-        keeper.turn(offer.bundle.index).inspect_err(|_| account.nothing_new())?;
+        keeper.turn(offer.bundle.index, transfer.schedule.as_ref()).inspect_err(|_| account.nothing_new())?;
     }
+    line.obey(transfer);
 
     // Plan: with the index and the small metadata members, let the node's own package manager say what it needs.
     let store = Store::open(node.fetched("store"))?;
-    let throttle = Throttle::new(&node.clock, slower(node.settings.rate, rule.policy()));
-    let fetcher = Fetcher { mirrors, store: &store, throttle: &throttle, clock: &node.clock };
+    let fetcher = line.fetcher(mirrors, &store);
     let remote = |path: &TargetPath, digest: Sha256| set.target_file(path, digest);
     fetcher.target(&remote(&offer.path, offer.bundle.index), offer.bundle.index, offer.length)?;
     let index = read_index(&store, &offer)?;
@@ -229,8 +235,7 @@ fn refresh_plan_fetch_stage(
 
     // Fetch: exactly these members, by ranges; each is verified on its way in.
     let needed = plan.members(&index);
-    let missing = needed.iter().filter(|m| !store.has(&m.sha256, m.size)).map(|m| m.size).sum();
-    space::enough(&node.state(), missing, "to fetch")?;
+    space::make_room(node, &store, &index, &plan)?;
     let fetched = fetcher.members(&bundle_file, &index, &needed);
     account.plan(plan::status(&store, &plan, &index, false));
     fetched?;
@@ -463,12 +468,6 @@ fn maintenance_gate(node: &Node, rule: &Rule) -> Result<Gate> {
 /// The targets that every role which has something to say to this node covers.
 fn probes(node: &Node) -> [String; 2] {
     [decide::probe(&node.variant), policy::PROBE.to_owned()]
-}
-
-/// The slower of the node's own cap, in bytes a second, and its policy's.
-fn slower(own: Option<u64>, policy: Option<&PatchPolicy>) -> Option<u64> {
-    let policy = policy.and_then(|p| p.transfer.as_ref()?.rate?.bytes_per_second());
-    [own, policy].into_iter().flatten().min()
 }
 
 /// Goes on with an install that was interrupted: everything it needs was verified and is in root's own folder.

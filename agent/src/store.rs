@@ -92,4 +92,26 @@ impl Store {
         }
         Ok(())
     }
+
+    /// Removes what neither belongs to `keep` nor is part of a staged repository, whose links keep it alive anyway. Says
+    /// how many bytes that were.
+    ///
+    /// # Errors
+    /// As [`Store::prune`].
+    pub fn evict(&self, keep: &BTreeSet<Sha256>) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        let mut freed = 0;
+        for entry in fs::read_dir(&self.folder).map_err(|e| Error::file(&self.folder, &e))? {
+            let path = entry.map_err(|e: io::Error| Error::file(&self.folder, &e))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let digest: Option<Sha256> = name.split('.').next().and_then(|d| d.parse().ok());
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            if meta.nlink() > 1 || digest.is_some_and(|d| keep.contains(&d)) {
+                continue;
+            }
+            file::remove(&path)?;
+            freed += meta.len();
+        }
+        Ok(freed)
+    }
 }

@@ -15,6 +15,7 @@ use crate::error::{Error, Exit, Result};
 use crate::fetch::{Fetcher, Range, Throttle, Transport, TransportError};
 use crate::node::Node;
 use crate::policy;
+use crate::progress::Progress;
 use crate::refresh::{Keep, refresh};
 use crate::run::open_export;
 use crate::store::Store;
@@ -45,8 +46,15 @@ fn verify_with(node: &Node, export: &[Box<dyn Transport>; 1], scratch: &Path) ->
     let mirror = export[0].as_ref();
     let remote = |path: &format::name::TargetPath, digest| set.target_file(path, digest);
     let store = Store::open(scratch.join("store"))?;
-    let throttle = Throttle::new(&node.clock, None);
-    let fetcher = Fetcher { mirrors: export, store: &store, throttle: &throttle, clock: &node.clock };
+    let (throttle, progress) = (Throttle::none(&node.clock), Progress::none());
+    let fetcher = Fetcher {
+        mirrors: export,
+        store: &store,
+        throttle: &throttle,
+        clock: &node.clock,
+        progress: &progress,
+        aside: None,
+    };
     let mut text = format!("metadata of {} is valid until {}\n", mirror.name(), set.expires());
     let policies = Store::open(scratch.join("policies"))?;
     policy::fetch(&set, &Fetcher { store: &policies, ..fetcher })?;

@@ -78,6 +78,9 @@ pub struct Status {
     /// When the node looks or fetches next; none: whenever it is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_fetch: Option<NextFetch>,
+    /// Mirrors that served wrong bytes and come last for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors_aside: Vec<MirrorAside>,
     /// The transfer that is under way; replaced every few seconds, and gone when the step has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
@@ -90,6 +93,18 @@ pub struct NextFetch {
     /// Not before.
     pub at: UnixTime,
     /// Why not.
+    pub why: String,
+}
+
+/// A mirror that has served wrong bytes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorAside {
+    /// Its URL or folder.
+    pub mirror: String,
+    /// It comes last until then.
+    pub until: UnixTime,
+    /// What was wrong.
     pub why: String,
 }
 
@@ -334,6 +349,11 @@ mod tests {
                 reboot_required: false,
                 reports_queued: 1,
                 next_fetch: Some(NextFetch { at, why: "the last try failed".into() }),
+                mirrors_aside: vec![MirrorAside {
+                    mirror: "http://lan/".into(),
+                    until: at,
+                    why: "damaged".into(),
+                }],
                 transfer: Some(Transfer {
                     source: "https://patches.example/".into(),
                     bytes_done: 4000,

@@ -176,6 +176,28 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64)
 }
 
+/// Bytes that the files below `folder` take on the disk; one with several names counts once.
+///
+/// # Errors
+/// With the path in the text.
+pub fn used_space(folder: &Path) -> io::Result<u64> {
+    let mut seen = std::collections::BTreeSet::new();
+    let (mut folders, mut used) = (vec![folder.to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in at(&folder, fs::read_dir(&folder))? {
+            let path = at(&folder, entry)?.path();
+            // What goes away meanwhile takes nothing.
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            if meta.is_dir() {
+                folders.push(path);
+            } else if seen.insert((meta.dev(), meta.ino())) {
+                used += meta.blocks() * 512; // st_blocks counts these (inode(7))
+            }
+        }
+    }
+    Ok(used)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

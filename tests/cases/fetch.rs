@@ -18,32 +18,11 @@ const INTERRUPTIONS: u64 = 20;
 
 const BUNDLE: &str = ".bundle.tar.gz";
 
-/// Bytes of the bundle file that a fetch without any disturbance takes.
-fn undisturbed(world: &World) -> u64 {
-    let index = world.centre.index();
-    let needed = ["till-app", "till-lib", "till-data", "till-new"].map(|n| world.centre.member(n));
-    let members = index.metadata().chain(needed.iter());
-    members.filter_map(|m| m.whole()).map(|e| e.length).sum()
-}
-
-/// The content of every staged package is that of the index.
-fn assert_staged_content_is_identical(world: &World) {
-    let staged = world.node.path("/var/lib/prestage/fetch/staged");
-    let folder = std::fs::read_dir(staged).expect("a staged repo").flatten().next().expect("a staged repo");
-    for name in ["till-app", "till-lib", "till-data", "till-new"] {
-        let member = world.centre.member(name);
-        let mut file =
-            std::fs::File::open(folder.path().join(member.path.as_str())).expect("a staged package");
-        let (digest, size) = format::digest::Sha256::of_reader(&mut file).expect("a staged package");
-        assert_eq!((digest, size), (member.sha256, member.size), "{name}");
-    }
-}
-
 #[test]
 fn twenty_interruptions_cost_at_most_64_kib_each() {
     let mut world = World::new();
     let mut random = Random::from_environment("twenty_interruptions");
-    let undisturbed = undisturbed(&world);
+    let undisturbed = world.bytes_needed();
     // Each somewhere in its twentieth of the file, so that all of them are met.
     let step = undisturbed / (INTERRUPTIONS + 1);
     let how =
@@ -82,7 +61,7 @@ fn twenty_interruptions_cost_at_most_64_kib_each() {
     assert!(matches!(ended.code, Some(0 | 1 | 69)), "{ended}");
     world.mirror.behave(Behaviour::default());
     run(&mut world.node.prestage(["fetch"])).expect(0);
-    assert_staged_content_is_identical(&world);
+    world.assert_staged_is_right();
     let sent = world.bundle_bytes_sent();
     let twice = sent - undisturbed;
     eprintln!("{INTERRUPTIONS} interruptions, {twice} bytes twice ({} each)", twice / INTERRUPTIONS);
@@ -97,7 +76,7 @@ fn twenty_kills_while_bytes_are_flowing_cost_at_most_64_kib_each() {
     // Slow enough that bytes wait in every buffer on the way when the kill comes.
     world.node.configure(&[&world.mirror.url()], "[fetch]\nrate = \"1MB/s\"\n");
     let mut random = Random::from_environment("twenty_kills");
-    let step = undisturbed(&world) / (INTERRUPTIONS + 1);
+    let step = world.bytes_needed() / (INTERRUPTIONS + 1);
     let deadline = Instant::now() + PATIENCE * 3;
     for _ in 0..INTERRUPTIONS {
         let enough = world.bundle_bytes_sent() + 1 + random.below(step);
@@ -110,8 +89,8 @@ fn twenty_kills_while_bytes_are_flowing_cost_at_most_64_kib_each() {
     }
     world.node.configure(&[&world.mirror.url()], "");
     run(&mut world.node.prestage(["fetch"])).expect(0);
-    assert_staged_content_is_identical(&world);
-    let twice = world.bundle_bytes_sent() - undisturbed(&world);
+    world.assert_staged_is_right();
+    let twice = world.bundle_bytes_sent() - world.bytes_needed();
     eprintln!("{INTERRUPTIONS} kills, {twice} bytes twice ({} each)", twice / INTERRUPTIONS);
     assert!(twice <= TWICE * INTERRUPTIONS, "{twice} bytes twice in {INTERRUPTIONS} kills");
 }
@@ -124,7 +103,7 @@ fn a_mirror_that_fails_every_second_request_is_good_enough() {
     let ended =
         (0..10).map(|_| run(&mut world.node.prestage(["fetch"]))).find(|o| !matches!(o.code, Some(1 | 69)));
     ended.expect("ten runs get through").expect(0);
-    assert_staged_content_is_identical(&world);
+    world.assert_staged_is_right();
 }
 
 #[test]
@@ -132,7 +111,7 @@ fn the_next_mirror_is_taken_where_one_does_not_answer() {
     let world = World::new();
     world.node.configure(&["http://127.0.0.1:1/", &world.mirror.url()], "");
     run(&mut world.node.prestage(["fetch"])).expect(0);
-    assert_staged_content_is_identical(&world);
+    world.assert_staged_is_right();
 }
 
 #[test]
@@ -151,7 +130,7 @@ fn a_mirror_that_ignores_ranges_does_not_spoil_what_is_fetched() {
     assert!(matches!(ended.code, Some(0 | 1 | 69)), "{ended}");
     world.mirror.behave(Behaviour::default());
     run(&mut world.node.prestage(["fetch"])).expect(0);
-    assert_staged_content_is_identical(&world);
+    world.assert_staged_is_right();
 }
 
 #[test]
@@ -163,7 +142,7 @@ fn a_mirror_that_answers_with_another_range_is_not_believed() {
     assert_eq!(world.staged(), Vec::<String>::new());
     world.mirror.behave(Behaviour::default());
     run(&mut world.node.prestage(["fetch"])).expect(0);
-    assert_staged_content_is_identical(&world);
+    world.assert_staged_is_right();
 }
 
 #[test]
@@ -191,7 +170,7 @@ fn a_byte_damaged_on_the_way_is_fetched_again_and_nothing_else_is() {
     assert_eq!(world.node.status().status.state, State::Quarantined);
     world.mirror.behave(Behaviour::default());
     run(&mut world.node.prestage(["fetch"])).expect(0);
-    assert_staged_content_is_identical(&world);
+    world.assert_staged_is_right();
     // A block and not the member, each time that the damage came over the line: block hashes stand in the index.
     let exchanges = world.mirror.exchanges();
     let covers = |e: &&lab::server::Exchange| {
@@ -199,7 +178,7 @@ fn a_byte_damaged_on_the_way_is_fetched_again_and_nothing_else_is() {
         e.path.ends_with(BUNDLE) && (from..from + e.sent).contains(&at)
     };
     let damaged = exchanges.iter().filter(covers).count() as u64 - 1;
-    let twice = world.bundle_bytes_sent() - undisturbed(&world);
+    let twice = world.bundle_bytes_sent() - world.bytes_needed();
     assert!(twice <= damaged * (BLOCK + TWICE), "{twice} bytes twice for a block damaged {damaged} times");
 }
 

@@ -1,12 +1,19 @@
 //! End-to-end cases. Each file is one promise or one kind of attack; each test is named for what must hold.
 
 mod damage; // one byte is wrong, or something was taken away
+mod disk; // disks that are too small
 mod export; // everything comes on a stick
 mod fetch; // a bad line, and a mirror that misbehaves
 mod huge; // sizes beyond 32 bits
 mod idle_poll; // what a node costs that has nothing to do, and when it comes
 mod interrupted; // the agent dies in the middle of an install
+mod mirrors; // several mirrors, liars among them, and those that ask who we are
 mod node_state;
+mod node_state; // nodes as they are: holds, locks, full disks, failing packages
 mod policy; // nodes as they are: holds, locks, full disks, failing packages
+mod proxy; // real web servers and a real proxy
+mod rate; // the cap as the wire sees it
+mod resume; // interruptions of every kind, at random
+mod server_misbehaviour; // whatever a server answers has one defined end
 mod unconfigured; // nothing configured yet, or wrongly
 mod whole_path; // from an archive to a patched node, and then nothing more to do

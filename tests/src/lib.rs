@@ -12,5 +12,6 @@ pub mod receiver; // the centre's end of reports
 pub mod repository; // an upstream archive, a centre, and what it publishes
 pub mod sandbox; // a folder of its own for each case, and the programs run in it
 pub mod server; // a file server that cuts, stalls and lies on order
+pub mod services; // real servers: nginx, tinyproxy, and certificates for them
 pub mod tap; // counts what goes over the wire, for the demo
 pub mod world; // all of it together: what most cases begin with

@@ -188,6 +188,11 @@ impl Server {
         Ok(Server { address, shared, thread: Some(thread) })
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its URL, with a `/` at the end.
     pub fn url(&self) -> String {
         format!("http://{}/", self.address)

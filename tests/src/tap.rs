@@ -5,7 +5,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// Relays every connection to `upstream`, until the process ends. Lines go to `log`.
 ///
@@ -65,6 +68,72 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream, mut look: impl FnMut(&[u8])) -
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
     total
+}
+
+/// A tap that measures: when how many bytes went to clients. It relays until the process ends.
+pub struct Meter {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<(Duration, u64)>>>,
+}
+
+impl Meter {
+    /// Relays to `upstream` from a free port.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn start(upstream: SocketAddr) -> io::Result<Meter> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let meter = Meter { address: listener.local_addr()?, seen: Arc::default() };
+        let (seen, began) = (meter.seen.clone(), Instant::now());
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let seen = seen.clone();
+                std::thread::spawn(move || measured(&client, upstream, began, &seen));
+            }
+        });
+        Ok(meter)
+    }
+
+    /// Its URL, with a `/` at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
+    /// Each write to a client: when, since the start, and how many bytes.
+    pub fn seen(&self) -> Vec<(Duration, u64)> {
+        self.seen.lock().map(|seen| seen.clone()).unwrap_or_default()
+    }
+}
+
+/// One connection. Small buffers to the client, so that a byte counts when the client's kernel has taken it and not when
+/// it is queued here.
+fn measured(
+    client: &TcpStream,
+    upstream: SocketAddr,
+    began: Instant,
+    seen: &Mutex<Vec<(Duration, u64)>>,
+) -> io::Result<()> {
+    let server = TcpStream::connect(upstream)?;
+    server.set_nodelay(true)?;
+    client.set_nodelay(true)?;
+    setsockopt(client, sockopt::SndBuf, &4096)?;
+    setsockopt(&server, sockopt::RcvBuf, &4096)?;
+    std::thread::scope(|scope| {
+        scope.spawn(|| copy(client, &server, |_| {}));
+        let mut buffer = [0; 2048];
+        let mut to = client;
+        while let Ok(n @ 1..) = (&server).read(&mut buffer) {
+            if to.write_all(&buffer[..n]).is_err() {
+                break;
+            }
+            if let Ok(mut seen) = seen.lock() {
+                seen.push((began.elapsed(), n as u64));
+            }
+        }
+        let _ = client.shutdown(Shutdown::Both);
+        let _ = server.shutdown(Shutdown::Both);
+    });
+    Ok(())
 }
 
 fn say(log: &Mutex<impl Write>, line: &str) {

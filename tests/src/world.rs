@@ -137,6 +137,31 @@ impl World {
         assert!(inventory.values().all(|v| !v.contains(' ')), "half-done: {inventory:?}");
     }
 
+    /// Bytes of the bundle file that a fetch without any disturbance takes in the standard world.
+    pub fn bytes_needed(&self) -> u64 {
+        let index = self.centre.index();
+        let needed = ["till-app", "till-lib", "till-data", "till-new"].map(|n| self.centre.member(n));
+        let members = index.metadata().chain(needed.iter());
+        members.filter_map(|m| m.whole()).map(|e| e.length).sum()
+    }
+
+    /// The content of every staged package is that of the index, in the standard world.
+    ///
+    /// # Panics
+    /// If not: which package.
+    #[track_caller]
+    pub fn assert_staged_is_right(&self) {
+        let staged = self.node.path("/var/lib/prestage/fetch/staged");
+        let folder = fs::read_dir(staged).expect("a staged repo").flatten().next().expect("a staged repo");
+        for name in ["till-app", "till-lib", "till-data", "till-new"] {
+            let member = self.centre.member(name);
+            let mut file =
+                fs::File::open(folder.path().join(member.path.as_str())).expect("a staged package");
+            let (digest, size) = format::digest::Sha256::of_reader(&mut file).expect("a staged package");
+            assert_eq!((digest, size), (member.sha256, member.size), "{name}");
+        }
+    }
+
     /// Body bytes that the mirror has sent of bundle files.
     pub fn bundle_bytes_sent(&self) -> u64 {
         let exchanges = self.mirror.exchanges();

@@ -74,11 +74,11 @@ pub enum Metered {
     Slow,
 }
 
-/// What others on the link always leave to us: half a megabyte in five minutes, a 50 MB bundle in nine hours.
+/// 16 kbit/s, what others on the link always leave to us: 50 MB in seven hours.
 const FLOOR: u64 = 2000;
 
-/// Slower than any link worth the name, faster than a server that only wants to keep a connection busy.
-const MIN_RATE: u64 = 100;
+/// 1 kbit/s: slower than any link worth the name, faster than a server that only wants to keep a connection busy.
+const MIN_RATE: u64 = 125;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 

@@ -1,19 +1,50 @@
 //! A mirror behind http or https, and the sending of reports. The only `ureq`.
+//!
+//! What a server can answer, and what becomes of it. Whatever it sends, every byte is hashed by whoever asked.
+//!
+//! | the server | then |
+//! | --- | --- |
+//! | 206 with the range asked for, or the beginning of it | it is used; what is missing is asked for again |
+//! | 206 with another range, more than was asked for, or none that can be read | not used; the mirror has failed |
+//! | 200 instead of 206, first time | what comes before is read past, up to 1 MiB; beyond that the mirror has failed |
+//! | 200 from a server known not to do ranges | one request for everything wanted, gaps read past; too dear: refused |
+//! | 200 to a range with If-Range, or 206 with another validator | replaced: what is not proved by a block hash goes |
+//! | a body that ends early, a reset | what came stays; it goes on from there |
+//! | a body that is too long | not read beyond what was asked for; the connection is closed |
+//! | chunked | as any other body |
+//! | Content-Encoding | not used: offsets would mean something else |
+//! | a byte a minute, or silence | given up after the stall timeout |
+//! | 301, 302, 303, 307, 308 | followed five times, within the mirror's origin or to one that is listed; else refused |
+//! | 401, 407 | refused: the operator must look |
+//! | 403, 404, 410 | it does not have the file (object stores say 403): the next mirror |
+//! | 416 | refused: the file there is shorter than the signed one |
+//! | 429, 503, other 4xx and 5xx | failed; Retry-After, in seconds or as a date, is obeyed: up to a minute within a run, |
+//! | | otherwise by ending it |
+//!
+//! If-Range is sent with a strong entity tag, or with a Last-Modified that is older than the answer's Date (RFC 9110,
+//! sections 8.8.2.2 and 13.1.5). A mirror whose validators change from answer to answer (unequal servers behind one
+//! name) is caught once in a run and then asked without: the hashes decide.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use format::range::sent_range;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use format::time::UnixTime;
+use host::clock::{Clock as _, SystemClock};
+use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
+use ureq::unversioned::transport::{Connector as _, RustlsConnector};
 
-use super::socket::SocketConnector;
+use super::origin::{origin, resolve};
+use super::patience::Patience;
+use super::socket::{SocketConnector, Tunnel};
 use super::transport::{Changed, Range, Traffic, Transport, TransportError};
-use crate::config::Settings;
+use crate::config::{Credential, Settings};
 use crate::error::{Error, Result};
 
 /// For one connection to come up, name look-up and TLS included.
@@ -27,15 +58,27 @@ const OUTPUT_BUFFER: usize = 4 * 1024;
 const SYSTEM_CA_FILES: [&str; 3] =
     ["etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/ca-bundle.pem"];
 
-/// A server that does not do ranges may send this much from the beginning to get at a later part; beyond it, paying
-/// for the same bytes again and again is worse than failing.
+/// A server that turns out not to do ranges may send this much from the beginning to get at a later part. Whether it is
+/// worth going on with such a server is decided by who knows how much is wanted.
 const MAX_SKIP: u64 = 1024 * 1024;
+
+/// More would be a loop, or somebody's game.
+const MAX_REDIRECTS: usize = 5;
 
 /// Connections to any http or https server, with the node's settings.
 pub struct Client {
     agent: ureq::Agent,
     received: Arc<AtomicU64>,
     requests: AtomicU64,
+    /// Origins beside a mirror's own that it may redirect to.
+    redirects: Vec<String>,
+    stall_timeout: Duration,
+    min_rate: u64,
+    clock: SystemClock,
+    /// Seconds; the longest Retry-After so far.
+    asked: AtomicU64,
+    /// Bytes a second that will be taken; 0: as many as come.
+    rate: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -62,14 +105,29 @@ impl Client {
                 TlsConfig::builder()
                     .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
                     .root_certs(RootCerts::new_with_certs(&certificates(settings, root)?))
+                    .client_cert(client_certificate(settings, root)?)
                     .build(),
             );
         }
-        let sockets = SocketConnector { receive_buffer: settings.receive_buffer, received: received.clone() };
-        let connector =
-            ().chain(ConnectProxyConnector::default()).chain(sockets).chain(RustlsConnector::default());
+        let rate = Arc::new(AtomicU64::new(0));
+        let sockets = SocketConnector {
+            receive_buffer: settings.receive_buffer,
+            rate: rate.clone(),
+            received: received.clone(),
+        };
+        let connector = ().chain(Tunnel::default()).chain(sockets).chain(RustlsConnector::default());
         let agent = ureq::Agent::with_parts(config.build(), connector, DefaultResolver::default());
-        Ok(Client { agent, received, requests: AtomicU64::new(0) })
+        Ok(Client {
+            agent,
+            received,
+            requests: AtomicU64::new(0),
+            redirects: settings.redirects.clone(),
+            stall_timeout: settings.stall_timeout,
+            min_rate: settings.fetch.min_rate,
+            clock: SystemClock::new(),
+            asked: AtomicU64::new(0),
+            rate,
+        })
     }
 
     /// Sends a JSON document; the status code of the answer.
@@ -100,10 +158,78 @@ impl Client {
     }
 }
 
+/// A file that the configuration names, below the node's root.
+fn below(root: &Path, file: &Path) -> PathBuf {
+    root.join(file.strip_prefix("/").unwrap_or(file))
+}
+
+/// Reads a PEM file that the configuration names.
+fn pem_items(file: &Path) -> Result<Vec<PemItem<'static>>> {
+    let pem = std::fs::read(file).map_err(|e| Error::config(format!("{}: {e}", file.display())))?;
+    parse_pem(&pem)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| Error::config(format!("{}: {e}", file.display())))
+}
+
+/// Who we are, for servers that ask.
+fn client_certificate(settings: &Settings, root: &Path) -> Result<Option<ClientCert>> {
+    let Some((certificate, key)) = &settings.client_cert else { return Ok(None) };
+    let (certificate, key) = (below(root, certificate), below(root, key));
+    let chain = pem_items(&certificate)?.into_iter().filter_map(|item| match item {
+        PemItem::Certificate(certificate) => Some(certificate),
+        _ => None,
+    });
+    let chain: Vec<_> = chain.collect();
+    let private = pem_items(&key)?.into_iter().find_map(|item| match item {
+        PemItem::PrivateKey(key) => Some(key),
+        _ => None,
+    });
+    match private {
+        Some(private) if !chain.is_empty() => Ok(Some(ClientCert::new_with_certs(&chain, private))),
+        Some(_) => Err(Error::config(format!("{}: there is no certificate in it", certificate.display()))),
+        None => Err(Error::config(format!("{}: there is no private key in it", key.display()))),
+    }
+}
+
+/// What goes into Authorization. The file is read now, so that a token that is renewed is used.
+///
+/// # Errors
+/// With exit code 78, if it cannot be read or is no token.
+pub fn authorization(credential: &Credential, root: &Path) -> Result<String> {
+    let (Credential::Bearer(file) | Credential::Basic(file)) = credential;
+    let file = below(root, file);
+    let wrong = |why: &dyn std::fmt::Display| Error::config(format!("{}: {why}", file.display()));
+    let text = std::fs::read_to_string(&file).map_err(|e| wrong(&e))?;
+    let text = text.trim();
+    // Also what could begin another header.
+    if text.is_empty() || text.bytes().any(|b| b.is_ascii_control()) {
+        return Err(wrong(&"one line with the secret is expected"));
+    }
+    match credential {
+        Credential::Bearer(_) => Ok(format!("Bearer {text}")),
+        Credential::Basic(_) if text.contains(':') => Ok(format!("Basic {}", base64(text.as_bytes()))),
+        Credential::Basic(_) => Err(wrong(&"user:password is expected")),
+    }
+}
+
+/// RFC 4648 section 4.
+pub fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for group in bytes.chunks(3) {
+        let number = group.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - group.len()));
+        for i in 0..4 {
+            let digit = DIGITS[(number >> (18 - 6 * i) & 63) as usize]; // 63 at most
+            out.push(if i <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    out
+}
+
 /// The certificates to trust: those of `[repository] ca-file`, or the system's.
 fn certificates(settings: &Settings, root: &Path) -> Result<Vec<Certificate<'static>>> {
     let file = match &settings.ca_file {
-        Some(file) => root.join(file.strip_prefix("/").unwrap_or(file)),
+        Some(file) => below(root, file),
         None => SYSTEM_CA_FILES
             .iter()
             .map(|file| root.join(file))
@@ -111,6 +237,7 @@ fn certificates(settings: &Settings, root: &Path) -> Result<Vec<Certificate<'sta
             .ok_or_else(|| Error::config("an https URL is configured, but there is no CA bundle on this system and [repository] ca-file is not set"))?,
     };
     let pem = std::fs::read(&file).map_err(|e| Error::config(format!("{}: {e}", file.display())))?;
+    // Of a whole system's bundle, what one cannot read is no reason to trust none.
     let certificates: Vec<_> = parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
@@ -128,22 +255,43 @@ pub struct HttpMirror<'c> {
     client: &'c Client,
     /// Ends in `/`.
     base: String,
+    /// What goes into Authorization, on the mirror's own origin only.
+    authorization: Option<String>,
+    /// What stands for the content of the files that ranges were got of.
+    validators: RefCell<BTreeMap<String, String>>,
+    /// Whether its validators can be relied on.
+    is_steady: Cell<bool>,
+    serves_ranges: Cell<bool>,
 }
 
 impl<'c> HttpMirror<'c> {
     /// The mirror at `base`, which ends in `/`.
     pub fn new(client: &'c Client, base: &str) -> Self {
-        HttpMirror { client, base: base.to_owned() }
+        HttpMirror {
+            client,
+            base: base.to_owned(),
+            authorization: None,
+            validators: RefCell::default(),
+            is_steady: Cell::new(true),
+            serves_ranges: Cell::new(true),
+        }
+    }
+
+    /// The same, saying who asks.
+    #[must_use]
+    pub fn authorized(self, authorization: Option<String>) -> Self {
+        HttpMirror { authorization, ..self }
     }
 }
 
 /// A server's answer of 200, 206 or 304.
-struct Answer {
+struct Answer<'c> {
+    client: &'c Client,
     url: String,
     response: ureq::http::Response<ureq::Body>,
 }
 
-impl Answer {
+impl<'c> Answer<'c> {
     fn status(&self) -> u16 {
         self.response.status().as_u16()
     }
@@ -152,32 +300,100 @@ impl Answer {
         self.response.headers().get(name).and_then(|value| value.to_str().ok())
     }
 
-    fn body(self) -> ureq::BodyReader<'static> {
-        self.response.into_body().into_reader()
+    fn body(self) -> Patience<'c, ureq::BodyReader<'static>> {
+        let reader = self.response.into_body().into_reader();
+        Patience::new(reader, &self.client.clock, self.client.stall_timeout, self.client.min_rate)
     }
 
-    /// When the file was changed last, if that can stand for this content: not in the second of the answer itself, in
-    /// which the file may change once more (RFC 9110 section 8.8.2.2).
+    /// When the file was changed last, if that can stand for this content: a second before the answer at least, or the
+    /// file may have changed once more within that second (RFC 9110 section 8.8.2.2).
     fn strong_date(&self) -> Option<&str> {
-        let date = self.header("date")?;
-        self.header("last-modified").filter(|changed| *changed != date)
+        let (date, changed) = (self.header("date")?, self.header("last-modified")?);
+        (http_date(date)?.since(http_date(changed)?) >= 1).then_some(changed)
+    }
+
+    /// What stands for exactly these bytes, so that a range of them can be asked for (RFC 9110 section 13.1.5).
+    fn strong_validator(&self) -> Option<&str> {
+        match self.header("etag") {
+            Some(tag) => Some(tag).filter(|tag| tag.starts_with('"') && tag.len() > 1),
+            None => self.strong_date(),
+        }
     }
 
     /// The failure to use this answer.
     fn unusable(&self, why: impl std::fmt::Display) -> TransportError {
         TransportError::failed(format!("{}: {why}", self.url))
     }
+
+    /// The refusal to give anything.
+    fn refused(&self, why: impl std::fmt::Display) -> TransportError {
+        TransportError::Refused(format!("{}: {why}", self.url))
+    }
+
+    /// How long the server wants to be left alone (RFC 9110 section 10.2.3): seconds, or a date, which is meant by the
+    /// server's clock.
+    fn retry_after(&self) -> Option<Duration> {
+        let value = self.header("retry-after")?.trim();
+        if let Ok(seconds) = value.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let now = self.header("date").and_then(http_date).unwrap_or_else(|| self.client.clock.now());
+        u64::try_from(http_date(value)?.since(now)).ok().map(Duration::from_secs)
+    }
 }
 
-impl HttpMirror<'_> {
-    fn ask(&self, path: &str, headers: &[(&str, &str)]) -> std::result::Result<Answer, TransportError> {
-        let url = format!("{}{path}", self.base);
+/// A date as HTTP writes it, which is that of mail (RFC 9110 section 5.6.7); the two obsolete forms are not read.
+fn http_date(text: &str) -> Option<UnixTime> {
+    let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
+    Some(UnixTime(zoned.timestamp().as_second()))
+}
+
+impl<'c> HttpMirror<'c> {
+    /// Asks, and goes where it is sent as far as that is allowed.
+    fn ask(&self, path: &str, headers: &[(&str, &str)]) -> std::result::Result<Answer<'c>, TransportError> {
+        let mut url = format!("{}{path}", self.base);
+        let own = origin(&self.base);
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self.ask_once(url.clone(), own == origin(&url), headers)?;
+            if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
+                return self.judge(answer);
+            }
+            let location = answer.header("location").unwrap_or_default();
+            let next = resolve(&url, location)
+                .ok_or_else(|| answer.refused(format_args!("redirected to {location:?}, which is no URL")))?;
+            let to = origin(&next);
+            if to != own && !to.is_some_and(|to| self.client.redirects.contains(&to)) {
+                return Err(answer.refused(format_args!(
+                    "redirected to {next}, which is neither this mirror's own nor listed in [repository] redirects"
+                )));
+            }
+            url = next;
+        }
+        Err(TransportError::Refused(format!(
+            "{}{path}: redirected more than {MAX_REDIRECTS} times",
+            self.base
+        )))
+    }
+
+    fn ask_once(
+        &self,
+        url: String,
+        is_own: bool,
+        headers: &[(&str, &str)],
+    ) -> std::result::Result<Answer<'c>, TransportError> {
         let request = self.client.agent.get(&url).header("Accept-Encoding", "identity");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = match self.authorization.as_deref().filter(|_| is_own) {
+            Some(value) => request.header("Authorization", value),
+            None => request,
+        };
         self.client.requests.fetch_add(1, Ordering::Relaxed);
         let response =
             request.call().map_err(|e| TransportError::failed(format!("{url}: {}", explain(&e))))?;
-        let answer = Answer { url, response };
+        Ok(Answer { client: self.client, url, response })
+    }
+
+    fn judge(&self, answer: Answer<'c>) -> std::result::Result<Answer<'c>, TransportError> {
         match answer.status() {
             // Compressed or not would be the server's choice, and offsets would mean something else.
             200 | 206 if answer.header("content-encoding").is_some_and(|e| e != "identity") => {
@@ -186,16 +402,38 @@ impl HttpMirror<'_> {
             200 | 206 | 304 => Ok(answer),
             // Object stores answer 403 for what is not there.
             403 | 404 | 410 => Err(TransportError::NotFound),
-            301 | 302 | 303 | 307 | 308 => Err(answer
-                .unusable("redirected, which is not followed; configure the final address as the mirror")),
-            status => Err(TransportError::Failed {
-                why: format!("{}: the server answered {status}", answer.url),
-                retry_after: answer
-                    .header("retry-after")
-                    .and_then(|v| v.trim().parse().ok())
-                    .map(Duration::from_secs),
-            }),
+            401 => Err(answer.refused(
+                "the server wants to know who asks (401); see [repository] credentials, client-cert",
+            )),
+            407 => Err(answer.refused("the proxy wants to know who asks (407); see [repository] proxy")),
+            416 => Err(answer.refused("the file there is shorter than the signed one (416)")),
+            status => {
+                let retry_after = answer.retry_after();
+                if let Some(wait) = retry_after {
+                    self.client.asked.fetch_max(wait.as_secs(), Ordering::Relaxed);
+                }
+                let why = format!("{}: the server answered {status}", answer.url);
+                Err(TransportError::Failed { why, retry_after })
+            }
         }
+    }
+
+    /// Whether the answer is of the file that the ranges before were of. What stands for it is remembered.
+    fn is_same_file(&self, path: &str, asked: Option<&str>, answer: &Answer<'_>) -> bool {
+        let is_same = match (asked, answer.strong_validator()) {
+            (Some(asked), Some(now)) => asked == now,
+            // To a range the validator need not be repeated; the whole file means that it is another.
+            (Some(_), None) => answer.status() == 206,
+            (None, _) => true,
+        };
+        let mut validators = self.validators.borrow_mut();
+        if !is_same {
+            validators.remove(path);
+            self.is_steady.set(false);
+        } else if let Some(validator) = answer.strong_validator() {
+            validators.insert(path.to_owned(), validator.to_owned());
+        }
+        is_same
     }
 }
 
@@ -217,20 +455,31 @@ impl Transport for HttpMirror<'_> {
                 Err(answer.unusable("sent a part that was not asked for"))
             };
         };
-        let answer = self.ask(path, &[("Range", &format!("bytes={from}-{}", to - 1))])?;
+        let wanted = format!("bytes={from}-{}", to - 1);
+        let known = self.validators.borrow().get(path).cloned().filter(|_| self.is_steady.get());
+        let headers: Vec<(&str, &str)> = match &known {
+            _ if !self.serves_ranges() => Vec::new(),
+            Some(validator) => vec![("Range", &wanted), ("If-Range", validator)],
+            None => vec![("Range", &wanted)],
+        };
+        let answer = self.ask(path, &headers)?;
+        if !self.is_same_file(path, known.as_deref(), &answer) {
+            return Err(TransportError::Replaced);
+        }
         match answer.status() {
             206 if answer
                 .header("content-range")
                 .and_then(sent_range)
-                .is_some_and(|r| *r.start() == from) =>
+                .is_some_and(|sent| *sent.start() == from && *sent.end() < to) =>
             {
                 Ok(Box::new(answer.body().take(to - from)))
             }
-            206 => {
-                Err(answer
-                    .unusable(format_args!("the server sent another range than bytes {from}-{}", to - 1)))
-            }
-            200 if from <= MAX_SKIP => {
+            206 => Err(answer.unusable(format_args!("the server sent another range than {wanted}"))),
+            200 => {
+                let is_news = self.serves_ranges.replace(false);
+                if is_news && from > MAX_SKIP {
+                    return Err(answer.unusable("the server does not serve ranges"));
+                }
                 let mut body = answer.body();
                 match io::copy(&mut body.by_ref().take(from), &mut io::sink()) {
                     Ok(n) if n == from => Ok(Box::new(body.take(to - from))),
@@ -238,7 +487,7 @@ impl Transport for HttpMirror<'_> {
                     Err(e) => Err(TransportError::failed(format!("{path}: {e}"))),
                 }
             }
-            _ => Err(answer.unusable("the server does not serve ranges")),
+            status => Err(answer.unusable(format_args!("the server answered {status}"))),
         }
     }
 
@@ -263,6 +512,18 @@ impl Transport for HttpMirror<'_> {
         self.client.traffic()
     }
 
+    fn serves_ranges(&self) -> bool {
+        self.serves_ranges.get()
+    }
+
+    fn expect_rate(&self, rate: Option<u64>) {
+        self.client.rate.store(rate.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn asked(&self) -> Option<Duration> {
+        Some(Duration::from_secs(self.client.asked.load(Ordering::Relaxed))).filter(|wait| !wait.is_zero())
+    }
+
     fn is_remote(&self) -> bool {
         true
     }
@@ -274,5 +535,32 @@ fn explain(error: &ureq::Error) -> String {
         ureq::Error::Timeout(_) => "no answer in time".into(),
         ureq::Error::HostNotFound => "host not found".into(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        for (plain, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("a:\u{fc}?", "YTrDvD8="),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
+
+    #[test]
+    fn dates_are_read_as_http_writes_them() {
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(UnixTime(784_111_777)));
+        for bad in ["", "7200", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun, 31 Feb 1994 08:49:37 GMT"] {
+            assert_eq!(http_date(bad), None, "{bad}");
+        }
     }
 }

@@ -3,33 +3,44 @@
 //! What a run has to do is read from the disk each time ([`Fetcher::jobs`]), so there is no state that could be lost:
 //! an interrupted fetch, a failed mirror and a damaged block are all just "look again what is missing".
 
+mod aside;
 mod http;
 mod local;
+mod origin;
+mod patience;
+mod rule;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod throttle;
 mod transport;
 mod tries;
+mod writer;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{Read, Write as _};
+use std::path::Path;
 
-use format::container::{DecodeError, Decoder, Encoding, StoredDecoder};
-use format::digest::{Hasher, Sha256};
+use format::container::{Decoder, Encoding, StoredDecoder};
+use format::digest::Sha256;
 use format::index::{BLOCK, Index, Member};
 use host::clock::Clock;
 
-pub use http::{Client, HttpMirror};
+pub use aside::Aside;
+pub use http::{Client, HttpMirror, authorization};
 pub use local::{Archive, Folder};
+pub use origin::origin;
+pub use rule::{Rule, zone_of};
 pub use throttle::Throttle;
 pub use transport::{Changed, Range, Traffic, Transport, TransportError, read_all, read_limited};
 pub use tries::Tries;
 
 use crate::error::{Error, Exit, Result};
+use crate::progress::Progress;
 use crate::store::Store;
+use throttle::Halt;
+use writer::{BlockCheck, WriteError, Writer, digest_of, good_blocks, truncate};
 
 /// Two extents with at most this many bytes between them are one request: about what a second request and its answer
 /// would cost in headers.
@@ -38,12 +49,16 @@ const MERGE_GAP: u64 = 1024;
 /// Read at once: large enough that a local import is as fast as the disk, small enough to go unnoticed in memory.
 const CHUNK: usize = 128 * 1024;
 
-/// After this many bytes of one file they are put on the disk, so that a power cut costs at most these.
-const SYNC_EVERY: u64 = 8 * 1024 * 1024;
+/// From a server that does not do ranges so much that is not needed is taken, or half of what is needed; more is not worth
+/// it, and another mirror may do better.
+const MAX_WASTE: u64 = 4 * 1024 * 1024;
+
+/// A try that brings less is none that helped: or a server that sends a few bytes a minute would be tried for ever.
+pub const LEAST_PROGRESS: u64 = 8 * 1024;
 
 /// Fetches into a store, from the first mirror that works.
 #[derive(Clone, Copy)]
-pub struct Fetcher<'a> {
+pub struct Fetcher<'a, 'p> {
     /// In order of preference.
     pub mirrors: &'a [Box<dyn Transport + 'a>],
     /// Where content goes.
@@ -52,6 +67,10 @@ pub struct Fetcher<'a> {
     pub throttle: &'a Throttle<'a>,
     /// For pauses.
     pub clock: &'a dyn Clock,
+    /// Who watches.
+    pub progress: &'a Progress<'p>,
+    /// Where a mirror goes that serves wrong bytes; none: nowhere beyond this run.
+    pub aside: Option<&'a Aside>,
 }
 
 /// One piece of content that is missing, and where the rest of it stands in the file.
@@ -84,6 +103,8 @@ enum Stop {
     Damage { job: String, digest: Sha256, resumed: bool, why: String },
     /// This machine; trying again does not help.
     Here(Error),
+    /// Nothing: the same again over a new connection, because the cap has changed.
+    Again,
 }
 
 impl From<Error> for Stop {
@@ -92,7 +113,7 @@ impl From<Error> for Stop {
     }
 }
 
-impl Fetcher<'_> {
+impl Fetcher<'_, '_> {
     /// Fetches one target file whole, under its digest.
     ///
     /// # Errors
@@ -159,24 +180,27 @@ impl Fetcher<'_> {
         let mut forgiven: BTreeSet<Sha256> = BTreeSet::new();
         let mut away = Error::new(Exit::Config, "no mirror is configured", "set [repository] mirrors");
         let mut damaged = None;
-        let mut before: Option<(usize, u64)> = None;
+        let mut before: Option<(usize, usize, u64)> = None;
+        let mut waste = 0;
         loop {
             let jobs = missing()?;
             if jobs.is_empty() {
                 return Ok(());
             }
             let left: u64 = jobs.iter().map(|job| job.to - job.from).sum();
-            if let Some((mirror, left_before)) = before
-                && left < left_before
+            self.progress.left(left);
+            if let Some((mirror, jobs_before, left_before)) = before
+                && (left.saturating_add(LEAST_PROGRESS) <= left_before || jobs.len() < jobs_before)
             {
                 tries.progressed(mirror);
             }
             // That somebody serves wrong bytes is the graver news.
             let Some(chosen) = tries.choose() else { return Err(damaged.unwrap_or(away)) };
-            before = Some((chosen, left));
+            before = Some((chosen, jobs.len(), left));
             let mirror = self.mirrors[chosen].as_ref();
-            match self.get(mirror, remote, jobs) {
-                Ok(()) => {}
+            self.progress.source(mirror.name());
+            match self.get(mirror, remote, jobs, &mut waste) {
+                Ok(()) | Err(Stop::Again) => {}
                 Err(Stop::Here(error)) => return Err(error),
                 Err(Stop::Mirror(error)) => {
                     log::warn!("{}: {error}", mirror.name());
@@ -189,6 +213,9 @@ impl Fetcher<'_> {
                     // What was here before a power cut may be torn, so the first time the mirror is not blamed.
                     if !resumed || !forgiven.insert(digest) {
                         tries.set_aside(chosen);
+                        if let Some(aside) = self.aside {
+                            aside.put(mirror.name(), &format!("{job}: {why}"), self.clock.now())?;
+                        }
                         before = None;
                         damaged = Some(Error::new(
                             Exit::Integrity,
@@ -201,13 +228,30 @@ impl Fetcher<'_> {
         }
     }
 
-    /// Gets `jobs`, neighbours in one request.
-    fn get(&self, mirror: &dyn Transport, remote: &str, jobs: Vec<Job<'_>>) -> std::result::Result<(), Stop> {
+    /// Gets `jobs`, neighbours in one request; all of them in one, where the server cannot begin in the middle anyway.
+    /// `waste`: bytes of this run that were or will be got for nothing from such a server.
+    fn get(
+        &self,
+        mirror: &dyn Transport,
+        remote: &str,
+        jobs: Vec<Job<'_>>,
+        waste: &mut u64,
+    ) -> std::result::Result<(), Stop> {
+        let gap = if mirror.serves_ranges() { MERGE_GAP } else { u64::MAX };
+        if !mirror.serves_ranges() {
+            let wanted: u64 = jobs.iter().map(|job| job.to - job.from).sum();
+            *waste += jobs.last().map_or(0, |last| last.to).saturating_sub(wanted);
+            if *waste > MAX_WASTE.max(wanted / 2) {
+                return Err(Stop::Mirror(TransportError::Refused(format!(
+                    "the server does not serve ranges, and {waste} bytes that are not needed would have to be fetched to get {wanted} that are"
+                ))));
+            }
+        }
         let mut jobs = jobs.into_iter().peekable();
         while let Some(first) = jobs.next() {
             let mut run = vec![first];
             while let Some(next) =
-                jobs.next_if(|next| run.last().is_some_and(|last| next.from <= last.to + MERGE_GAP))
+                jobs.next_if(|next| run.last().is_some_and(|last| next.from <= last.to.saturating_add(gap)))
             {
                 run.push(next);
             }
@@ -228,9 +272,17 @@ impl Fetcher<'_> {
         };
         let range = Range { from: first.from, to: last.to };
         let mut position = range.from;
+        if mirror.is_remote() {
+            self.throttle.ask().map_err(|e| self.broken(remote, &e))?;
+            self.progress.cap(self.throttle.rate());
+            mirror.expect_rate(self.throttle.rate());
+        }
         // Nothing to ask for when all bytes are here and only the name is missing.
         let reader: Box<dyn Read> = if range.from < range.to {
-            mirror.get(remote, Some(range)).map_err(Stop::Mirror)?
+            match mirror.get(remote, Some(range)) {
+                Err(TransportError::Replaced) => return Err(self.replaced(&run)),
+                other => other.map_err(Stop::Mirror)?,
+            }
         } else {
             Box::new(std::io::empty())
         };
@@ -244,9 +296,7 @@ impl Fetcher<'_> {
                 // Up to the job's first byte: the gap between neighbours. Then up to its last.
                 let end = if position < job.from { job.from } else { job.to };
                 let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(usize::MAX));
-                let n = reader
-                    .read(&mut buffer[..wanted])
-                    .map_err(|e| Stop::Mirror(TransportError::failed(format!("{remote}: {e}"))))?;
+                let n = reader.read(&mut buffer[..wanted]).map_err(|e| self.broken(remote, &e))?;
                 if n == 0 {
                     return Err(Stop::Mirror(TransportError::failed(format!(
                         "{remote}: the connection ended too early"
@@ -257,10 +307,20 @@ impl Fetcher<'_> {
                     pushed.map_err(|e| self.stop(&job, e))?;
                 }
                 position += n as u64;
+                self.progress.moved(n as u64);
             }
             self.finish(&job, writer)?;
         }
         Ok(())
+    }
+
+    /// Why reading has ended.
+    fn broken(&self, remote: &str, error: &std::io::Error) -> Stop {
+        match throttle::halted(error) {
+            Some(Halt::Again) => Stop::Again,
+            Some(Halt::Stop(why)) => Stop::Here(Error::deferred(why)),
+            None => Stop::Mirror(TransportError::failed(format!("{remote}: {error}"))),
+        }
     }
 
     /// Opens where a job's bytes go. From a remote mirror they are checked block by block; where reading again costs
@@ -306,12 +366,7 @@ impl Fetcher<'_> {
     }
 
     /// Decodes a compressed member that is here whole.
-    fn inflate(
-        &self,
-        index: &Index,
-        member: &Member,
-        encoded: &PathBuf,
-    ) -> std::result::Result<(), WriteError> {
+    fn inflate(&self, index: &Index, member: &Member, encoded: &Path) -> std::result::Result<(), WriteError> {
         let partial = self.store.partial(&member.sha256);
         host::file::remove(&partial).map_err(|e| WriteError::Here(e.into()))?;
         let mut out = self.store.open_partial(&partial).map_err(WriteError::Here)?;
@@ -337,27 +392,32 @@ impl Fetcher<'_> {
     fn stop(&self, job: &Job<'_>, error: WriteError) -> Stop {
         match error {
             WriteError::Here(error) => Stop::Here(error),
-            WriteError::Damage(why) => {
-                let dropped = match &job.kind {
-                    // Whole blocks that are right stay; the block that is not is fetched again.
-                    Kind::Stored(_, member) => self.drop_damaged(member),
-                    Kind::Deflated(..) => {
-                        host::file::remove(&self.store.encoded(&job.digest)).map_err(Error::from)
-                    }
-                    Kind::Plain => host::file::remove(&self.store.partial(&job.digest)).map_err(Error::from),
-                };
-                match dropped {
-                    Err(error) => Stop::Here(error),
-                    Ok(()) => {
-                        Stop::Damage { job: job.name.clone(), digest: job.digest, resumed: job.resumed, why }
-                    }
+            WriteError::Damage(why) => match self.drop_unproved(job) {
+                Err(error) => Stop::Here(error),
+                Ok(()) => {
+                    Stop::Damage { job: job.name.clone(), digest: job.digest, resumed: job.resumed, why }
                 }
-            }
+            },
+        }
+    }
+
+    /// The mirror has another file now: of what came before, only what is proved is kept.
+    fn replaced(&self, run: &[Job<'_>]) -> Stop {
+        let dropped = run.iter().filter(|job| job.resumed).try_for_each(|job| self.drop_unproved(job));
+        dropped.map_or_else(Stop::Here, |()| Stop::Mirror(TransportError::Replaced))
+    }
+
+    /// Whole blocks that are right stay; what no digest vouches for goes.
+    fn drop_unproved(&self, job: &Job<'_>) -> Result<()> {
+        match &job.kind {
+            Kind::Stored(_, member) => self.drop_damaged(member),
+            Kind::Deflated(..) => Ok(host::file::remove(&self.store.encoded(&job.digest))?),
+            Kind::Plain => Ok(host::file::remove(&self.store.partial(&job.digest))?),
         }
     }
 
     /// Length of a partial file; one that is longer than it can be is begun anew.
-    fn length_of(&self, path: &PathBuf, limit: u64) -> Result<u64> {
+    fn length_of(&self, path: &Path, limit: u64) -> Result<u64> {
         match std::fs::metadata(path) {
             Ok(meta) if meta.len() <= limit => Ok(meta.len()),
             Ok(_) => host::file::remove(path).map(|()| 0).map_err(Error::from),
@@ -383,131 +443,5 @@ impl Fetcher<'_> {
         let have = self.length_of(&path, member.size)?;
         let good = good_blocks(&path, member, have).map_err(|e| Error::file(&path, &e))?;
         truncate(&path, good / BLOCK * BLOCK)
-    }
-}
-
-/// Length of the prefix in which no whole block is wrong.
-fn good_blocks(path: &PathBuf, member: &Member, have: u64) -> std::io::Result<u64> {
-    let mut file = File::open(path)?;
-    for (i, expected) in member.blocks.iter().enumerate() {
-        let start = i as u64 * BLOCK;
-        let length = BLOCK.min(member.size - start);
-        if start + length > have {
-            break;
-        }
-        let (digest, _) = Sha256::of_reader(&mut Read::by_ref(&mut file).take(length))?;
-        if digest != *expected {
-            return Ok(start);
-        }
-    }
-    Ok(have)
-}
-
-fn truncate(path: &PathBuf, length: u64) -> Result<()> {
-    let file = File::options().write(true).open(path);
-    file.and_then(|f| f.set_len(length)).map_err(|e| Error::file(path, &e))
-}
-
-fn digest_of(path: &PathBuf) -> Result<Sha256> {
-    let digest = File::open(path).and_then(|mut f| Sha256::of_reader(&mut f));
-    digest.map(|(digest, _)| digest).map_err(|e| Error::file(path, &e))
-}
-
-/// Where a job's bytes go.
-struct Writer {
-    file: File,
-    path: PathBuf,
-    decoder: Option<(Decoder, BlockCheck)>,
-    unsynced: u64,
-}
-
-/// Checks content block by block as it comes, so that a damaged block costs a block and not the member behind it.
-struct BlockCheck {
-    blocks: Vec<Sha256>,
-    /// Content bytes seen.
-    seen: u64,
-    hasher: Hasher,
-}
-
-impl BlockCheck {
-    /// For a member of these blocks, of which `have` bytes are in `path`. Without blocks nothing is checked here.
-    fn resume(blocks: &[Sha256], have: u64, path: &Path) -> std::io::Result<Self> {
-        let mut check =
-            BlockCheck { blocks: blocks.to_vec(), seen: have / BLOCK * BLOCK, hasher: Hasher::new() };
-        if !check.blocks.is_empty() && check.seen < have {
-            let mut file = File::open(path)?;
-            file.seek(SeekFrom::Start(check.seen))?;
-            let mut rest = Vec::new();
-            file.take(have - check.seen).read_to_end(&mut rest)?;
-            check.hasher.update(&rest);
-        }
-        check.seen = have;
-        Ok(check)
-    }
-
-    /// Takes the next content; an error at the end of the first block that is wrong.
-    fn push(&mut self, mut content: &[u8]) -> std::io::Result<()> {
-        if self.blocks.is_empty() {
-            return Ok(());
-        }
-        while !content.is_empty() {
-            let left = BLOCK - self.seen % BLOCK;
-            let (part, rest) =
-                content.split_at(content.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
-            self.hasher.update(part);
-            self.seen += part.len() as u64;
-            if part.len() as u64 == left {
-                let block = (self.seen / BLOCK - 1) as usize; // no larger than the number of blocks in memory
-                if self.blocks.get(block) != Some(&std::mem::take(&mut self.hasher).finish()) {
-                    let text = format!("block {block} does not have its sha256");
-                    return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
-                }
-            }
-            content = rest;
-        }
-        Ok(())
-    }
-}
-
-/// Why bytes could not be taken.
-enum WriteError {
-    /// They are wrong.
-    Damage(String),
-    /// This machine.
-    Here(Error),
-}
-
-impl WriteError {
-    fn from_decoder(error: DecodeError, path: &std::path::Path) -> Self {
-        match error {
-            DecodeError::Damage(damage) => WriteError::Damage(damage.to_string()),
-            // Only the block check makes such an error.
-            DecodeError::Sink(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                WriteError::Damage(error.to_string())
-            }
-            DecodeError::Sink(error) => WriteError::Here(Error::file(path, &error)),
-        }
-    }
-}
-
-impl Writer {
-    fn push(&mut self, bytes: &[u8]) -> std::result::Result<(), WriteError> {
-        let (file, path) = (&mut self.file, &self.path);
-        match &mut self.decoder {
-            Some((decoder, blocks)) => {
-                let mut sink = |content: &[u8]| {
-                    file.write_all(content)?;
-                    blocks.push(content)
-                };
-                decoder.push(bytes, &mut sink).map_err(|e| WriteError::from_decoder(e, path))?;
-            }
-            None => file.write_all(bytes).map_err(|e| WriteError::Here(Error::file(path, &e)))?,
-        }
-        self.unsynced += bytes.len() as u64;
-        if self.unsynced >= SYNC_EVERY {
-            self.file.sync_data().map_err(|e| WriteError::Here(Error::file(&self.path, &e)))?;
-            self.unsynced = 0;
-        }
-        Ok(())
     }
 }

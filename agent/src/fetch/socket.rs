@@ -15,14 +15,41 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 use ureq::{Error, Timeout};
+
+/// The kernel may have received so much more than was read, of a second's worth: together with the throttle's own burst
+/// that is less than 5 % of ten seconds.
+const AHEAD: u64 = 4; // a quarter
+
+/// Less would be less than a packet.
+const MIN_BUFFER: usize = 4096;
+
+/// A tunnel through an http proxy (CONNECT, RFC 9110 section 9.3.6), for https. What is http goes through the proxy as
+/// a request that names its target whole (RFC 9112 section 3.2.2): most proxies refuse tunnels to port 80.
+#[derive(Debug, Default)]
+pub struct Tunnel(ConnectProxyConnector);
+
+impl<In: Transport> Connector<In> for Tunnel {
+    type Out = Either<In, Box<dyn Transport>>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        if details.needs_tls() { self.0.connect(details, chained) } else { Ok(chained.map(Either::A)) }
+    }
+}
 
 /// Opens [`Socket`]s.
 pub struct SocketConnector {
     /// Bytes that may wait unread in the kernel.
     pub receive_buffer: usize,
+    /// Bytes a second that will be read; 0: as many as come. What waits in the kernel is over the cap, so of this it may
+    /// be no more than [`AHEAD`].
+    pub rate: Arc<AtomicU64>,
     /// Grows by every byte received.
     pub received: Arc<AtomicU64>,
 }
@@ -44,22 +71,35 @@ impl<In: Transport> Connector<In> for SocketConnector {
         if let Some(through_proxy) = chained {
             return Ok(Some(Either::A(through_proxy)));
         }
+        // A proxy is only left here where there is no tunnel through it.
+        let proxy = details.config.proxy().filter(|_| !details.needs_tls());
+        let through_proxy = match proxy {
+            Some(proxy) => Some(details.resolver.resolve(proxy.uri(), details.config, details.timeout)?),
+            None => None,
+        };
+        let absolute = proxy.and_then(|proxy| Absolute::of(details.uri, proxy));
+        let addrs = through_proxy.as_ref().unwrap_or(&details.addrs);
+        let rate = self.rate.load(Ordering::Relaxed);
+        let receive_buffer = match usize::try_from(rate / AHEAD) {
+            Ok(ahead) if rate > 0 => self.receive_buffer.min(ahead.max(MIN_BUFFER)),
+            _ => self.receive_buffer,
+        };
         // Each address gets an equal share of the time for connecting.
-        let count = i64::try_from(details.addrs.len()).unwrap_or(1).max(1);
+        let count = i64::try_from(addrs.len()).unwrap_or(1).max(1);
         let milliseconds = details
             .timeout
             .not_zero()
             .map_or(0, |t| i64::try_from(t.as_millis()).unwrap_or(i64::MAX) / count);
         let mut last = Error::HostNotFound;
-        for addr in &details.addrs {
-            match connect(*addr, milliseconds, self.receive_buffer) {
+        for addr in addrs {
+            match connect(*addr, milliseconds, receive_buffer) {
                 Ok(stream) => {
                     let buffers = LazyBuffers::new(
                         details.config.input_buffer_size(),
                         details.config.output_buffer_size(),
                     );
                     let received = self.received.clone();
-                    return Ok(Some(Either::B(Socket { stream, buffers, received })));
+                    return Ok(Some(Either::B(Socket { stream, buffers, received, absolute })));
                 }
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => last = Error::Timeout(Timeout::Connect),
                 Err(e) => last = Error::Io(e),
@@ -92,6 +132,38 @@ pub struct Socket {
     stream: TcpStream,
     buffers: LazyBuffers,
     received: Arc<AtomicU64>,
+    absolute: Option<Absolute>,
+}
+
+/// What makes a request one to a proxy.
+struct Absolute {
+    /// `http://host:port`
+    target: String,
+    /// A header line for the proxy, or nothing.
+    authorization: String,
+}
+
+impl Absolute {
+    fn of(target: &ureq::http::Uri, proxy: &ureq::Proxy) -> Option<Self> {
+        let authorization = match (proxy.username(), proxy.password()) {
+            (None, None) => String::new(),
+            (user, password) => {
+                let secret = format!("{}:{}", user.unwrap_or_default(), password.unwrap_or_default());
+                format!("Proxy-Authorization: Basic {}\r\n", super::http::base64(secret.as_bytes()))
+            }
+        };
+        Some(Absolute { target: format!("http://{}", target.authority()?), authorization })
+    }
+
+    /// The same output, if it does not begin a request; else with a target that names the host. ureq writes the head of
+    /// a request in one piece, and no body of ours begins like one.
+    fn rewrite(&self, output: &[u8]) -> Option<Vec<u8>> {
+        let method = [&b"GET "[..], b"POST "].into_iter().find(|m| output.starts_with(m))?;
+        let path = output.get(method.len()..).filter(|rest| rest.starts_with(b"/"))?;
+        let line = path.windows(2).position(|w| w == b"\r\n")? + 2;
+        let (line, rest) = path.split_at(line);
+        Some([method, self.target.as_bytes(), line, self.authorization.as_bytes(), rest].concat())
+    }
 }
 
 impl fmt::Debug for Socket {
@@ -109,7 +181,8 @@ impl Transport for Socket {
         let timeout = timeout.for_write();
         self.stream.set_write_timeout(timeout.not_zero().map(|t| *t))?;
         let output = &self.buffers.output()[..amount];
-        (&self.stream).write_all(output).map_err(|e| explain(e, timeout))
+        let rewritten = self.absolute.as_ref().and_then(|absolute| absolute.rewrite(output));
+        (&self.stream).write_all(rewritten.as_deref().unwrap_or(output)).map_err(|e| explain(e, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {

@@ -10,6 +10,7 @@ use format::index::{BundleFile, Family, KIND, MemberKind, Package, Source};
 use format::time::UnixTime;
 
 use super::*;
+use std::path::PathBuf;
 
 /// Time passes only in sleep.
 struct NoClock;
@@ -161,10 +162,17 @@ fn store(name: &str) -> (Store, PathBuf) {
 fn fetch(store: &Store, index: &Index, paths: &[&str], mirrors: &[&Mirror]) -> Result<()> {
     let mirrors: Vec<Box<dyn Transport + '_>> =
         mirrors.iter().map(|m| Box::new(*m) as Box<dyn Transport + '_>).collect();
-    let throttle = Throttle::new(&NoClock, None);
+    let throttle = Throttle::none(&NoClock);
     let members: Vec<&Member> = index.members.iter().filter(|m| paths.contains(&m.path.as_str())).collect();
-    Fetcher { mirrors: &mirrors, store, throttle: &throttle, clock: &NoClock }
-        .members("bundle", index, &members)
+    Fetcher {
+        mirrors: &mirrors,
+        store,
+        throttle: &throttle,
+        clock: &NoClock,
+        progress: &Progress::none(),
+        aside: None,
+    }
+    .members("bundle", index, &members)
 }
 
 fn assert_has(store: &Store, index: &Index, paths: &[&str]) {

@@ -1,9 +1,11 @@
-//! A cap on the rate: a reader around a reader that waits.
+//! A cap on the rate that may change by the hour: a reader around a reader that waits.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io::{self, Read};
 use std::time::Duration;
 
+use format::time::UnixTime;
 use host::clock::Clock;
 
 /// How much may be read at once after a pause: an eighth of a second's worth, so that no ten seconds ever hold more
@@ -13,19 +15,70 @@ const BURST: Duration = Duration::from_millis(125);
 /// The smallest read: below this, calls would cost more than the bytes.
 const MIN_READ: usize = 256;
 
+/// How often the rule is asked: windows open and close by the minute.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// What may flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// So many bytes a second; none: as many as come.
+    Rate(Option<u64>),
+    /// Nothing; why.
+    Stop(String),
+}
+
+/// Why a throttled reader ends before its reader does; inside an [`io::Error`].
+#[derive(Clone, Debug)]
+pub enum Halt {
+    /// The cap has changed: a new connection is wanted, with a receive buffer that fits the new cap.
+    Again,
+    /// Nothing may flow any more; why.
+    Stop(String),
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Halt::Again => "the cap has changed",
+            Halt::Stop(why) => why,
+        })
+    }
+}
+
+impl std::error::Error for Halt {}
+
+/// The halt in an error of a throttled reader.
+pub fn halted(error: &io::Error) -> Option<Halt> {
+    error.get_ref()?.downcast_ref::<Halt>().cloned()
+}
+
 /// A bucket of permissions to read, refilled at the rate of the cap. One for all connections of a run.
 pub struct Throttle<'c> {
     clock: &'c dyn Clock,
+    rule: Box<dyn Fn(UnixTime) -> Flow + 'c>,
     /// Bytes a second; none: no cap.
-    rate: Option<u64>,
+    rate: Cell<Option<u64>>,
+    /// When the rule was asked last.
+    asked: Cell<Option<Duration>>,
     /// When the bytes read so far would have arrived at exactly the rate.
     due: RefCell<Duration>,
 }
 
 impl<'c> Throttle<'c> {
-    /// A throttle of `rate` bytes a second.
-    pub fn new(clock: &'c dyn Clock, rate: Option<u64>) -> Self {
-        Throttle { clock, rate, due: RefCell::new(Duration::ZERO) }
+    /// A throttle by this rule.
+    pub fn new(clock: &'c dyn Clock, rule: impl Fn(UnixTime) -> Flow + 'c) -> Self {
+        let rate = Cell::new(None);
+        Throttle { clock, rule: Box::new(rule), rate, asked: Cell::new(None), due: RefCell::default() }
+    }
+
+    /// No throttle at all.
+    pub fn none(clock: &'c dyn Clock) -> Self {
+        Throttle::new(clock, |_| Flow::Rate(None))
+    }
+
+    /// The cap, as the rule said last.
+    pub fn rate(&self) -> Option<u64> {
+        self.rate.get()
     }
 
     /// `reader`, slowed down.
@@ -33,9 +86,32 @@ impl<'c> Throttle<'c> {
         Throttled { throttle: self, reader }
     }
 
+    /// Asks the rule, now and then.
+    ///
+    /// # Errors
+    /// A [`Halt`], if nothing may flow, or if another cap holds than did before.
+    pub fn ask(&self) -> io::Result<()> {
+        let now = self.clock.instant();
+        let before = self.asked.get();
+        if before.is_some_and(|asked| now < asked + ASK_EVERY) {
+            return Ok(());
+        }
+        match (self.rule)(self.clock.now()) {
+            Flow::Stop(why) => Err(io::Error::other(Halt::Stop(why))),
+            Flow::Rate(rate) => {
+                self.asked.set(Some(now));
+                if self.rate.replace(rate) != rate && before.is_some() {
+                    Err(io::Error::other(Halt::Again))
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
     /// How many bytes may be read in one call.
     fn portion(&self, wanted: usize) -> usize {
-        match self.rate {
+        match self.rate.get() {
             None => wanted,
             Some(rate) => {
                 let burst = u128::from(rate) * BURST.as_millis() / 1000;
@@ -46,7 +122,7 @@ impl<'c> Throttle<'c> {
 
     /// Waits until `n` bytes that were read are within the cap.
     fn account(&self, n: usize) {
-        let Some(rate) = self.rate.filter(|_| n > 0) else {
+        let Some(rate) = self.rate.get().filter(|_| n > 0) else {
             return;
         };
         let now = self.clock.instant();
@@ -71,6 +147,7 @@ pub struct Throttled<'t, 'c, R> {
 
 impl<R: Read> Read for Throttled<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.throttle.ask()?;
         let portion = self.throttle.portion(buffer.len());
         let n = self.reader.read(&mut buffer[..portion])?;
         self.throttle.account(n);
@@ -81,7 +158,6 @@ impl<R: Read> Read for Throttled<'_, '_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use format::time::UnixTime;
     use std::sync::Mutex;
 
     /// A clock that moves only when somebody sleeps, or by hand.
@@ -89,7 +165,7 @@ mod tests {
 
     impl Clock for TestClock {
         fn now(&self) -> UnixTime {
-            UnixTime(0)
+            UnixTime(i64::try_from(self.instant().as_secs()).unwrap())
         }
         fn instant(&self) -> Duration {
             *self.0.lock().unwrap()
@@ -103,7 +179,7 @@ mod tests {
     fn in_any_ten_seconds_the_cap_is_kept_to_five_percent_and_used_to_ninety_five() {
         for rate in [1_000u64, 32_000, 250_000] {
             let clock = TestClock(Mutex::new(Duration::ZERO));
-            let throttle = Throttle::new(&clock, Some(rate));
+            let throttle = Throttle::new(&clock, move |_| Flow::Rate(Some(rate)));
             let mut reader = throttle.reader(io::repeat(0));
             let mut buffer = vec![0; 16 * 1024];
             let mut log: Vec<(Duration, u64)> = Vec::new();
@@ -134,7 +210,33 @@ mod tests {
     fn no_cap_reads_as_asked() {
         let clock = TestClock(Mutex::new(Duration::ZERO));
         let mut buffer = vec![0; 100_000];
-        assert_eq!(Throttle::new(&clock, None).reader(io::repeat(0)).read(&mut buffer).unwrap(), 100_000);
+        assert_eq!(Throttle::none(&clock).reader(io::repeat(0)).read(&mut buffer).unwrap(), 100_000);
         assert_eq!(clock.instant(), Duration::ZERO);
+    }
+
+    #[test]
+    fn another_hour_another_cap_and_at_the_end_nothing() {
+        let clock = TestClock(Mutex::new(Duration::ZERO));
+        let throttle = Throttle::new(&clock, |now| match now.0 {
+            0..10 => Flow::Rate(Some(1000)),
+            10..20 => Flow::Rate(Some(9000)),
+            _ => Flow::Stop("the night is over".into()),
+        });
+        let mut reader = throttle.reader(io::repeat(0));
+        let (mut slow, mut fast, mut changes) = (0, 0, 0);
+        let why = loop {
+            let is_slow = clock.instant() < Duration::from_secs(10);
+            match reader.read(&mut [0; 4096]) {
+                Ok(n) if is_slow => slow += n,
+                Ok(n) => fast += n,
+                Err(e) => match halted(&e) {
+                    Some(Halt::Again) => changes += 1,
+                    Some(Halt::Stop(why)) => break why,
+                    None => panic!("{e}"),
+                },
+            }
+        };
+        assert_eq!((changes, why.as_str()), (1, "the night is over"));
+        assert!((9_500..=10_500).contains(&slow) && (85_000..=100_000).contains(&fast), "{slow} {fast}");
     }
 }

@@ -27,6 +27,10 @@ pub struct Traffic {
 pub enum TransportError {
     /// It does not have the file.
     NotFound,
+    /// The file there is not the one that the bytes before came from: nothing of both may be mixed.
+    Replaced,
+    /// It will not, however often it is asked: not this file, or not us.
+    Refused(String),
     /// It could not be reached, broke off, or answered what cannot be used.
     Failed {
         /// Why.
@@ -47,7 +51,8 @@ impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TransportError::NotFound => f.write_str("not found"),
-            TransportError::Failed { why, .. } => f.write_str(why),
+            TransportError::Replaced => f.write_str("the file was replaced meanwhile"),
+            TransportError::Refused(why) | TransportError::Failed { why, .. } => f.write_str(why),
         }
     }
 }
@@ -88,6 +93,20 @@ pub trait Transport {
     /// What has been moved over the network so far.
     fn traffic(&self) -> Traffic {
         Traffic::default()
+    }
+
+    /// Whether it can begin in the middle of a file. Where it cannot, [`Transport::get`] reads past what comes before,
+    /// so whoever has many ranges to get does well to get them in one go.
+    fn serves_ranges(&self) -> bool {
+        true
+    }
+
+    /// So many bytes a second will be taken from it: what the kernel receives beyond would be over the cap.
+    fn expect_rate(&self, _rate: Option<u64>) {}
+
+    /// The longest that it has asked to be left alone for, in this run. Called when the run has failed.
+    fn asked(&self) -> Option<Duration> {
+        None
     }
 
     /// Whether bytes from here use the link that the rate limit protects.

@@ -46,7 +46,8 @@ impl Tries {
     /// The mirror failed. Says how long to wait before the next try; not at all, if another mirror is fresher.
     pub fn failed(&mut self, mirror: usize, error: &TransportError) -> Duration {
         let pause = match error {
-            TransportError::NotFound => None,
+            TransportError::NotFound | TransportError::Refused(_) => None,
+            TransportError::Replaced => Some(Duration::ZERO),
             TransportError::Failed { retry_after: Some(wait), .. } => {
                 Some(*wait).filter(|w| *w <= MAX_RETRY_AFTER)
             }

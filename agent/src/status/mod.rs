@@ -54,6 +54,7 @@ fn empty(node: &Node) -> NodeStatus {
             reboot_required: false,
             reports_queued: 0,
             next_fetch: None,
+            mirrors_aside: Vec::new(),
             transfer: None,
         },
     }

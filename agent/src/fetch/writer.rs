@@ -1,0 +1,143 @@
+//! Where bytes go, and the check of each block as it comes.
+//!
+//! A partial file is a prefix of what it is to become, synced now and then; whatever a power cut tears is found by the
+//! digests of its blocks and costs a block.
+
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use format::container::{DecodeError, Decoder};
+use format::digest::{Hasher, Sha256};
+use format::index::{BLOCK, Member};
+
+use crate::error::{Error, Result};
+
+/// After this many bytes of one file they are put on the disk, so that a power cut costs at most these.
+const SYNC_EVERY: u64 = 8 * 1024 * 1024;
+
+/// Length of the prefix in which no whole block is wrong.
+pub(super) fn good_blocks(path: &Path, member: &Member, have: u64) -> io::Result<u64> {
+    let mut file = File::open(path)?;
+    for (i, expected) in member.blocks.iter().enumerate() {
+        let start = i as u64 * BLOCK;
+        let length = BLOCK.min(member.size - start);
+        if start + length > have {
+            break;
+        }
+        let (digest, _) = Sha256::of_reader(&mut Read::by_ref(&mut file).take(length))?;
+        if digest != *expected {
+            return Ok(start);
+        }
+    }
+    Ok(have)
+}
+
+pub(super) fn truncate(path: &Path, length: u64) -> Result<()> {
+    let file = File::options().write(true).open(path);
+    file.and_then(|f| f.set_len(length)).map_err(|e| Error::file(path, &e))
+}
+
+pub(super) fn digest_of(path: &Path) -> Result<Sha256> {
+    let digest = File::open(path).and_then(|mut f| Sha256::of_reader(&mut f));
+    digest.map(|(digest, _)| digest).map_err(|e| Error::file(path, &e))
+}
+
+/// Where a job's bytes go.
+pub(super) struct Writer {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    pub(super) decoder: Option<(Decoder, BlockCheck)>,
+    pub(super) unsynced: u64,
+}
+
+/// Checks content block by block as it comes, so that a damaged block costs a block and not the member behind it.
+pub(super) struct BlockCheck {
+    blocks: Vec<Sha256>,
+    /// Content bytes seen.
+    seen: u64,
+    hasher: Hasher,
+}
+
+impl BlockCheck {
+    /// For a member of these blocks, of which `have` bytes are in `path`. Without blocks nothing is checked here.
+    pub(super) fn resume(blocks: &[Sha256], have: u64, path: &Path) -> io::Result<Self> {
+        let mut check =
+            BlockCheck { blocks: blocks.to_vec(), seen: have / BLOCK * BLOCK, hasher: Hasher::new() };
+        if !check.blocks.is_empty() && check.seen < have {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(check.seen))?;
+            let mut rest = Vec::new();
+            file.take(have - check.seen).read_to_end(&mut rest)?;
+            check.hasher.update(&rest);
+        }
+        check.seen = have;
+        Ok(check)
+    }
+
+    /// Takes the next content; an error at the end of the first block that is wrong.
+    fn push(&mut self, mut content: &[u8]) -> io::Result<()> {
+        if self.blocks.is_empty() {
+            return Ok(());
+        }
+        while !content.is_empty() {
+            let left = BLOCK - self.seen % BLOCK;
+            let (part, rest) =
+                content.split_at(content.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+            self.hasher.update(part);
+            self.seen += part.len() as u64;
+            if part.len() as u64 == left {
+                let block = (self.seen / BLOCK - 1) as usize; // no larger than the number of blocks in memory
+                if self.blocks.get(block) != Some(&std::mem::take(&mut self.hasher).finish()) {
+                    let text = format!("block {block} does not have its sha256");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                }
+            }
+            content = rest;
+        }
+        Ok(())
+    }
+}
+
+/// Why bytes could not be taken.
+pub(super) enum WriteError {
+    /// They are wrong.
+    Damage(String),
+    /// This machine.
+    Here(Error),
+}
+
+impl WriteError {
+    pub(super) fn from_decoder(error: DecodeError, path: &Path) -> Self {
+        match error {
+            DecodeError::Damage(damage) => WriteError::Damage(damage.to_string()),
+            // Only the block check makes such an error.
+            DecodeError::Sink(error) if error.kind() == io::ErrorKind::InvalidData => {
+                WriteError::Damage(error.to_string())
+            }
+            DecodeError::Sink(error) => WriteError::Here(Error::file(path, &error)),
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> std::result::Result<(), WriteError> {
+        let (file, path) = (&mut self.file, &self.path);
+        match &mut self.decoder {
+            Some((decoder, blocks)) => {
+                let mut sink = |content: &[u8]| {
+                    file.write_all(content)?;
+                    blocks.push(content)
+                };
+                decoder.push(bytes, &mut sink).map_err(|e| WriteError::from_decoder(e, path))?;
+            }
+            None => file.write_all(bytes).map_err(|e| WriteError::Here(Error::file(path, &e)))?,
+        }
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNC_EVERY {
+            self.file.sync_data().map_err(|e| WriteError::Here(Error::file(&self.path, &e)))?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+}
