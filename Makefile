@@ -6,12 +6,13 @@
 #   make test       formatting, lints, unit and end-to-end tests, a minute of fuzzing (root)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
 #   make fuzz       every reader of foreign bytes for ten minutes each
+#   make bench-fetch  how caps are kept, speed beside curl, idle polls (root)
 #   make bench      speed and memory beside the ordinary tools (root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test test-long lint fuzz bench clean
+.PHONY: all setup build demo test test-long lint fuzz bench bench-fetch clean
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -52,6 +53,10 @@ test-long: setup
 bench: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
 	scripts/bench.sh
+
+bench-fetch: setup
+	@cargo build --release -p prestage -p prestage-build -p prestage-tests
+	scripts/bench-fetch.sh
 
 fuzz: setup
 	scripts/fuzz.sh 600

@@ -39,6 +39,7 @@ impl<'n> Line<'n> {
         let rule = Rc::new(Rule::new(&node.settings, node.zone(), node.now(), is_hurried));
         let asked = rule.clone();
         let throttle = Throttle::new(&node.clock, move |now| asked.flow(now));
+        let throttle = throttle.buffered(node.settings.receive_buffer);
         Line { node, rule, throttle, progress: progress(node), aside: aside(node) }
     }
 

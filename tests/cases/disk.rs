@@ -67,7 +67,7 @@ fn the_quota_is_kept_and_what_is_of_no_use_any_more_goes_first() {
     let store = world.node.path(&format!("{STATE}/fetch/store"));
     let left = store.join(format!("{}.partial", format::digest::Sha256::of(b"earlier")));
     std::fs::write(&left, vec![7; 4 * MIB as usize]).expect("a partial file");
-    quota(6);
+    quota(8);
     run(&mut world.node.prestage(["fetch"])).expect(0);
     world.assert_staged_is_right();
     assert!(!left.exists());

@@ -1,8 +1,8 @@
 //! Several mirrors: whichever works is used, the first comes back, a liar is put aside and reported; and those that want
 //! to know who asks are told.
 
-use lab::sandbox::run;
-use lab::server::{Behaviour, Refusal, Server};
+use lab::sandbox::{Running, run};
+use lab::server::{Behaviour, Cut, CutKind, Refusal, Server};
 use lab::services::{Authority, Nginx};
 use lab::world::World;
 
@@ -24,14 +24,13 @@ fn the_next_mirror_takes_over_in_the_middle_and_the_first_is_used_again_when_it_
     let world = World::new();
     let second = two(&world);
     // The first breaks off after a megabyte and is away from then on.
-    let cuts =
-        [lab::server::Cut { suffix: BUNDLE.into(), after: 1_000_000, how: lab::server::CutKind::Reset }];
-    world.mirror.behave(Behaviour {
-        cuts: cuts.into(),
-        refusals: vec![Refusal { times: u32::MAX, ..Refusal::always("never", 500) }],
-        ..Behaviour::default()
-    });
-    run(&mut world.node.prestage(["fetch"])).expect(0);
+    let cut = Cut { suffix: BUNDLE.into(), after: 1_000_000, how: CutKind::Stall };
+    world.mirror.behave(Behaviour { cuts: [cut].into(), ..Behaviour::default() });
+    let agent = Running::start(&mut world.node.prestage(["fetch"]));
+    assert!(world.mirror.wait_for_stall());
+    world.mirror.behave(Behaviour { refusals: vec![Refusal::always("", 500)], ..Behaviour::default() });
+    world.mirror.release();
+    agent.wait().expect(0);
     world.assert_staged_is_right();
     let sent = |server: &Server| {
         server.exchanges().iter().filter(|e| e.path.ends_with(BUNDLE)).map(|e| e.sent).sum::<u64>()

@@ -3,39 +3,19 @@
 
 use std::time::{Duration, Instant};
 
+use lab::bench_fetch::most;
 use lab::debs::Deb;
 use lab::sandbox::{Running, run};
 use lab::server::PATIENCE;
+use lab::services::Nginx;
 use lab::tap::Meter;
 use lab::world::World;
 
-/// In how much time the cap must hold.
-const WINDOW: Duration = Duration::from_secs(10);
-
-/// A node that needs one package of so many bytes, and whose mirror is read through a meter.
-fn metered_world(bytes: usize) -> (World, Meter) {
-    let world = World::with(&[Deb::new("till-data", "1.0")], &[Deb::new("till-data", "2.0").payload(bytes)]);
-    let meter = Meter::start(world.mirror.address()).expect("a port");
-    (world, meter)
-}
-
-/// The most bytes in any window, and those of the whole, of what the meter saw from the first byte of the bundle on.
-fn most(seen: &[(Duration, u64)]) -> u64 {
-    let mut most = 0;
-    let (mut first, mut sum) = (0, 0);
-    for (at, bytes) in seen {
-        sum += bytes;
-        while seen[first].0 + WINDOW <= *at {
-            sum -= seen[first].1;
-            first += 1;
-        }
-        most = most.max(sum);
-    }
-    most
-}
-
 fn capped(cap: u64, bytes: usize, config: &str) {
-    let (world, meter) = metered_world(bytes);
+    let world = World::with(&[Deb::new("till-data", "1.0")], &[Deb::new("till-data", "2.0").payload(bytes)]);
+    let nginx = Nginx::start(&world.sandbox, &world.centre.repository());
+    // What waits in the meter is a tenth of what may be over the cap.
+    let meter = Meter::start(nginx.address(), (cap / 20) as usize).expect("a port");
     world.node.configure(&[&meter.url()], config);
     run(&mut world.node.prestage(["fetch"])).expect(0);
     let seen = meter.seen();

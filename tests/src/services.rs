@@ -2,7 +2,7 @@
 //! its own; and an authority that issues what they need, made by openssl.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -84,7 +84,7 @@ impl Nginx {
             let text = format!(
                 "user root;\nworker_processes 1;\ndaemon off;\nmaster_process off;\npid {folder}/pid;\n\
                  error_log stderr;\nevents {{ }}\nhttp {{\n{temporary}\
-                 log_format plain '$request $status $http_range $body_bytes_sent';\n\
+                 log_format plain '$request $status $http_range $request_time $body_bytes_sent';\n\
                  access_log {folder}/log plain;\n\
                  server {{ listen 127.0.0.1:{port}{ssl}; root {root};\n{tls} }} }}\n",
                 folder = folder.display(),
@@ -102,6 +102,11 @@ impl Nginx {
     /// Its URL, with a `/` at the end.
     pub fn url(&self) -> String {
         format!("{}://127.0.0.1:{}/", self.scheme, self.service.port)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.service.port))
     }
 
     /// What it has logged: a line for each request, with the status and at the end the body bytes sent.

@@ -77,18 +77,18 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Relays to `upstream` from a free port.
+    /// Relays to `upstream` from a free port, with about `buffer` bytes between the count and the client's kernel.
     ///
     /// # Errors
     /// If there is none.
-    pub fn start(upstream: SocketAddr) -> io::Result<Meter> {
+    pub fn start(upstream: SocketAddr, buffer: usize) -> io::Result<Meter> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let meter = Meter { address: listener.local_addr()?, seen: Arc::default() };
         let (seen, began) = (meter.seen.clone(), Instant::now());
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let seen = seen.clone();
-                std::thread::spawn(move || measured(&client, upstream, began, &seen));
+                std::thread::spawn(move || measured(&client, upstream, buffer, began, &seen));
             }
         });
         Ok(meter)
@@ -105,22 +105,22 @@ impl Meter {
     }
 }
 
-/// One connection. Small buffers to the client, so that a byte counts when the client's kernel has taken it and not when
+/// One connection. A small buffer to the client, so that a byte counts when the client's kernel has taken it and not when
 /// it is queued here.
 fn measured(
     client: &TcpStream,
     upstream: SocketAddr,
+    buffer: usize,
     began: Instant,
     seen: &Mutex<Vec<(Duration, u64)>>,
 ) -> io::Result<()> {
     let server = TcpStream::connect(upstream)?;
     server.set_nodelay(true)?;
     client.set_nodelay(true)?;
-    setsockopt(client, sockopt::SndBuf, &4096)?;
-    setsockopt(&server, sockopt::RcvBuf, &4096)?;
+    setsockopt(client, sockopt::SndBuf, &(buffer / 2))?; // the kernel doubles it (socket(7))
     std::thread::scope(|scope| {
         scope.spawn(|| copy(client, &server, |_| {}));
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 4096];
         let mut to = client;
         while let Ok(n @ 1..) = (&server).read(&mut buffer) {
             if to.write_all(&buffer[..n]).is_err() {

@@ -286,8 +286,11 @@ impl Fetcher<'_, '_> {
         } else {
             Box::new(std::io::empty())
         };
-        let reader: Box<dyn Read> =
-            if mirror.is_remote() { Box::new(self.throttle.reader(reader)) } else { reader };
+        let reader: Box<dyn Read> = if mirror.is_remote() {
+            Box::new(self.throttle.reader(reader, range.to - range.from))
+        } else {
+            reader
+        };
         let mut reader = reader;
         let mut buffer = vec![0; CHUNK];
         for job in run {

@@ -19,12 +19,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Timeout};
 
-/// The kernel may have received so much more than was read, of a second's worth: together with the throttle's own burst
-/// that is less than 5 % of ten seconds.
-const AHEAD: u64 = 4; // a quarter
-
-/// Less would be less than a packet.
-const MIN_BUFFER: usize = 4096;
+use super::throttle::receive_buffer;
 
 /// A tunnel through an http proxy (CONNECT, RFC 9110 section 9.3.6), for https. What is http goes through the proxy as
 /// a request that names its target whole (RFC 9112 section 3.2.2): most proxies refuse tunnels to port 80.
@@ -47,8 +42,7 @@ impl<In: Transport> Connector<In> for Tunnel {
 pub struct SocketConnector {
     /// Bytes that may wait unread in the kernel.
     pub receive_buffer: usize,
-    /// Bytes a second that will be read; 0: as many as come. What waits in the kernel is over the cap, so of this it may
-    /// be no more than [`AHEAD`].
+    /// Bytes a second that will be read; 0: as many as come. With a cap the kernel takes in less ahead of the reader.
     pub rate: Arc<AtomicU64>,
     /// Grows by every byte received.
     pub received: Arc<AtomicU64>,
@@ -80,10 +74,8 @@ impl<In: Transport> Connector<In> for SocketConnector {
         let absolute = proxy.and_then(|proxy| Absolute::of(details.uri, proxy));
         let addrs = through_proxy.as_ref().unwrap_or(&details.addrs);
         let rate = self.rate.load(Ordering::Relaxed);
-        let receive_buffer = match usize::try_from(rate / AHEAD) {
-            Ok(ahead) if rate > 0 => self.receive_buffer.min(ahead.max(MIN_BUFFER)),
-            _ => self.receive_buffer,
-        };
+        let receive_buffer =
+            if rate > 0 { receive_buffer(self.receive_buffer, rate) } else { self.receive_buffer };
         // Each address gets an equal share of the time for connecting.
         let count = i64::try_from(addrs.len()).unwrap_or(1).max(1);
         let milliseconds = details

@@ -18,6 +18,14 @@ const MIN_READ: usize = 256;
 /// How often the rule is asked: windows open and close by the minute.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// What may wait in the kernel of a connection at this rate: a quarter of a second's worth, which keeps a line of that rate
+/// full at any usual delay; but at least a packet or two, and never more than `limit`.
+pub fn receive_buffer(limit: usize, rate: u64) -> usize {
+    const LEAST: usize = 4096;
+    let ahead = usize::try_from(rate / 4).unwrap_or(usize::MAX);
+    limit.min(ahead.max(LEAST))
+}
+
 /// What may flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flow {
@@ -58,6 +66,8 @@ pub struct Throttle<'c> {
     rule: Box<dyn Fn(UnixTime) -> Flow + 'c>,
     /// Bytes a second; none: no cap.
     rate: Cell<Option<u64>>,
+    /// See [`Throttle::buffered`].
+    buffer: usize,
     /// When the rule was asked last.
     asked: Cell<Option<Duration>>,
     /// When the bytes read so far would have arrived at exactly the rate.
@@ -68,7 +78,14 @@ impl<'c> Throttle<'c> {
     /// A throttle by this rule.
     pub fn new(clock: &'c dyn Clock, rule: impl Fn(UnixTime) -> Flow + 'c) -> Self {
         let rate = Cell::new(None);
-        Throttle { clock, rule: Box::new(rule), rate, asked: Cell::new(None), due: RefCell::default() }
+        Throttle {
+            clock,
+            rule: Box::new(rule),
+            rate,
+            buffer: 0,
+            asked: Cell::new(None),
+            due: RefCell::default(),
+        }
     }
 
     /// No throttle at all.
@@ -81,9 +98,24 @@ impl<'c> Throttle<'c> {
         self.rate.get()
     }
 
-    /// `reader`, slowed down.
-    pub fn reader<'t, R: Read>(&'t self, reader: R) -> Throttled<'t, 'c, R> {
-        Throttled { throttle: self, reader }
+    /// The same, where up to `bytes` may wait in the kernel, before they are read: they have come over the link all the
+    /// same, so they are counted when they can have come.
+    #[must_use]
+    pub fn buffered(self, bytes: usize) -> Self {
+        Throttle { buffer: bytes, ..self }
+    }
+
+    /// `reader`, slowed down. It yields `length` bytes.
+    pub fn reader<'t, R: Read>(&'t self, reader: R, length: u64) -> Throttled<'t, 'c, R> {
+        Throttled { throttle: self, reader, length, read: 0, counted: 0 }
+    }
+
+    /// How far the kernel may be ahead of the reader.
+    fn ahead(&self) -> u64 {
+        match self.rate.get() {
+            Some(rate) if self.buffer > 0 => receive_buffer(self.buffer, rate) as u64,
+            _ => 0,
+        }
     }
 
     /// Asks the rule, now and then.
@@ -143,14 +175,31 @@ impl<'c> Throttle<'c> {
 pub struct Throttled<'t, 'c, R> {
     throttle: &'t Throttle<'c>,
     reader: R,
+    length: u64,
+    read: u64,
+    /// Bytes that the throttle has been told of: those that can have come over the link.
+    counted: u64,
+}
+
+impl<R> Throttled<'_, '_, R> {
+    /// Tells the throttle what can have come by now, and waits until that is within the cap.
+    fn count(&mut self) {
+        let come = self.read.saturating_add(self.throttle.ahead()).min(self.length).max(self.counted);
+        self.throttle.account(usize::try_from(come - self.counted).unwrap_or(usize::MAX));
+        self.counted = come;
+    }
 }
 
 impl<R: Read> Read for Throttled<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.throttle.ask()?;
+        if self.read == 0 {
+            self.count();
+        }
         let portion = self.throttle.portion(buffer.len());
         let n = self.reader.read(&mut buffer[..portion])?;
-        self.throttle.account(n);
+        self.read += n as u64;
+        self.count();
         Ok(n)
     }
 }
@@ -180,7 +229,7 @@ mod tests {
         for rate in [1_000u64, 32_000, 250_000] {
             let clock = TestClock(Mutex::new(Duration::ZERO));
             let throttle = Throttle::new(&clock, move |_| Flow::Rate(Some(rate)));
-            let mut reader = throttle.reader(io::repeat(0));
+            let mut reader = throttle.reader(io::repeat(0), u64::MAX);
             let mut buffer = vec![0; 16 * 1024];
             let mut log: Vec<(Duration, u64)> = Vec::new();
             let mut total = 0;
@@ -210,7 +259,7 @@ mod tests {
     fn no_cap_reads_as_asked() {
         let clock = TestClock(Mutex::new(Duration::ZERO));
         let mut buffer = vec![0; 100_000];
-        assert_eq!(Throttle::none(&clock).reader(io::repeat(0)).read(&mut buffer).unwrap(), 100_000);
+        assert_eq!(Throttle::none(&clock).reader(io::repeat(0), 100_000).read(&mut buffer).unwrap(), 100_000);
         assert_eq!(clock.instant(), Duration::ZERO);
     }
 
@@ -222,7 +271,7 @@ mod tests {
             10..20 => Flow::Rate(Some(9000)),
             _ => Flow::Stop("the night is over".into()),
         });
-        let mut reader = throttle.reader(io::repeat(0));
+        let mut reader = throttle.reader(io::repeat(0), u64::MAX);
         let (mut slow, mut fast, mut changes) = (0, 0, 0);
         let why = loop {
             let is_slow = clock.instant() < Duration::from_secs(10);
@@ -238,5 +287,36 @@ mod tests {
         };
         assert_eq!((changes, why.as_str()), (1, "the night is over"));
         assert!((9_500..=10_500).contains(&slow) && (85_000..=100_000).contains(&fast), "{slow} {fast}");
+    }
+
+    #[test]
+    fn what_the_kernel_takes_in_ahead_of_the_reader_is_within_the_cap_too() {
+        let (rate, length, buffer) = (100_000u64, 60_000u64, 25_000u64);
+        let clock = TestClock(Mutex::new(Duration::ZERO));
+        let throttle = Throttle::new(&clock, move |_| Flow::Rate(Some(rate))).buffered(32 * 1024);
+        let mut come = Vec::new();
+        // One request after the other; at each moment the kernel has all that it can hold.
+        let mut before = 0;
+        for _ in 0..50 {
+            let mut reader = throttle.reader(io::repeat(0).take(length), length);
+            let mut read = 0;
+            loop {
+                come.push((clock.instant(), before + (read + buffer).min(length)));
+                match reader.read(&mut [0; 8192]).unwrap() {
+                    0 => break,
+                    n => read += n as u64,
+                }
+            }
+            before += length;
+        }
+        for (i, (from, before)) in come.iter().enumerate() {
+            // What had come by the moment before.
+            let before = i.checked_sub(1).map_or(0, |i| come[i].1).min(*before);
+            let inside = come[i..].iter().take_while(|(t, _)| *t < *from + Duration::from_secs(10));
+            let most = inside.last().unwrap().1 - before;
+            assert!(most <= rate * 10 * 105 / 100, "{most} bytes from {from:?}");
+        }
+        let seconds = clock.instant().as_secs_f64();
+        assert!(before as f64 / seconds >= 0.95 * rate as f64, "{before} bytes in {seconds} s");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! prestage-lab measure FILE COMMAND...   runs it; writes "seconds cpu-seconds tree-KiB own-KiB" to FILE
+//! prestage-lab bench-fetch               caps, speed and idle polls, as tables
 //! prestage-lab receive FOLDER            accepts reports on loopback, a file each, until it is ended
 //! prestage-lab tap ADDRESS:PORT          relays to it from another port, writing down requests and counting bytes
 //! ```
@@ -15,10 +16,16 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
         ["measure", file, program, rest @ ..] => run_measured(file, program, rest),
+        ["bench-fetch"] => {
+            lab::bench_fetch::print();
+            Ok(ExitCode::SUCCESS)
+        }
         ["receive", folder] => receive(folder),
         ["tap", upstream] => tap(upstream),
         _ => {
-            eprintln!("usage: prestage-lab measure FILE COMMAND... | receive FOLDER | tap ADDRESS:PORT");
+            eprintln!(
+                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | receive FOLDER | tap ADDRESS:PORT"
+            );
             return ExitCode::from(64);
         }
     };
