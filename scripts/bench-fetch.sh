@@ -8,5 +8,5 @@ set -euo pipefail
 [ "$(id -u)" -eq 0 ] || die "run as root: nodes are overlay mounts"
 "$project/scripts/node-root.sh" minimal >/dev/null
 mkdir -p "$project/.cache/bench"
-PRESTAGE_BIN="${PRESTAGE_BIN:-$project/target/release}" "${PRESTAGE_BIN:-$project/target/release}/prestage-lab" bench-fetch |
-    tee "$project/.cache/bench/fetch.md"
+export PRESTAGE_BIN="${PRESTAGE_BIN:-$project/target/release}"
+"$PRESTAGE_BIN/prestage-lab" bench-fetch | tee "$project/.cache/bench/fetch.md"

@@ -64,7 +64,7 @@ impl Default for Pace {
 }
 
 /// What is kept from one run to the next. Losing it costs a poll, nothing else.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     version: u32,
@@ -153,13 +153,23 @@ pub fn place(node: &NodeId, what: &str, span: i64) -> i64 {
     let digest = Sha256::of(format!("prestage spread\n{node}\n{what}").as_bytes());
     let number = digest.0.iter().take(8).fold(0u64, |n, byte| n << 8 | u64::from(*byte));
     let span = u128::try_from(span).unwrap_or(0);
-    i64::try_from(u128::from(number) * span >> 64).unwrap_or(0) // below `span`, which is an i64
+    i64::try_from((u128::from(number) * span) >> 64).unwrap_or(0) // below `span`, which is an i64
 }
 
 impl State {
     /// As for a node that has never run.
     pub fn new() -> Self {
-        State { version: VERSION, ..State::default() }
+        State {
+            version: VERSION,
+            next_poll: None,
+            bundle: None,
+            failures: 0,
+            delay: 0,
+            retry_at: None,
+            retry_why: None,
+            day: 0,
+            tries: 0,
+        }
     }
 
     /// Whether this program can go by it.
@@ -264,6 +274,12 @@ impl State {
         self.retry_why = turn.filter(|turn| *turn < next).map(|_| Why::Turn);
         (self.failures, self.delay, self.retry_at) = (0, 0, None);
         self
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State::new()
     }
 }
 

@@ -51,7 +51,9 @@ fn caps() {
         let buffer = (cap / 20) as usize;
         let meter = Meter::start(nginx.address(), buffer).expect("a port");
         // The kernel's usual bound would be what limits a fast one.
-        world.node.configure(&[&meter.url()], &format!("[fetch]\nrate = \"{text}\"\nreceive-buffer = \"1MiB\"\n"));
+        world
+            .node
+            .configure(&[&meter.url()], &format!("[fetch]\nrate = \"{text}\"\nreceive-buffer = \"1MiB\"\n"));
         run(&mut world.node.prestage(["fetch"])).expect(0);
         let seen = meter.seen();
         let total: u64 = seen.iter().map(|(_, n)| n).sum();
@@ -106,7 +108,11 @@ fn speed() {
     println!("| without a cap, {} MB, median of {ROUNDS} | MB/s | of curl |", extent.length / 1_000_000);
     println!("| --- | ---: | ---: |");
     println!("| curl | {:.0} | 100 % |", curls / 1e6);
-    println!("| prestage: hashed by block and whole, synced | {:.0} | {:.0} % |", ours / 1e6, ours * 100.0 / curls);
+    println!(
+        "| prestage: hashed by block and whole, synced | {:.0} | {:.0} % |",
+        ours / 1e6,
+        ours * 100.0 / curls
+    );
     println!();
 }
 

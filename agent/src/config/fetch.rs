@@ -15,7 +15,6 @@ pub(super) struct FetchFragment {
     rates: Vec<RateFragment>,
     transfer_windows: Option<Vec<String>>,
     metered: Option<String>,
-    background: Option<bool>,
     floor: Option<String>,
     pub(super) receive_buffer: Option<String>,
     pub(super) stall_timeout_seconds: Option<u64>,
@@ -47,9 +46,7 @@ pub struct FetchSettings {
     pub transfer_windows: Option<Vec<Window>>,
     /// `metered`: what a link that costs by the byte means.
     pub metered: Metered,
-    /// `background`: yield to others on the same link.
-    pub background: bool,
-    /// `floor`: bytes a second that neither yielding nor a metered link takes away.
+    /// `floor`: bytes a second that a metered link still carries.
     pub floor: u64,
     /// `min-rate`: a connection that brings less, in bytes a second, over a stall timeout is given up.
     pub min_rate: u64,
@@ -74,7 +71,7 @@ pub enum Metered {
     Slow,
 }
 
-/// 16 kbit/s, what others on the link always leave to us: 50 MB in seven hours.
+/// 16 kbit/s: 50 MB in seven hours.
 const FLOOR: u64 = 2000;
 
 /// 1 kbit/s: slower than any link worth the name, faster than a server that only wants to keep a connection busy.
@@ -131,7 +128,6 @@ impl FetchFragment {
             rates,
             transfer_windows: windows.transpose()?,
             metered,
-            background: self.background.unwrap_or(false),
             floor: finite("floor", self.floor, FLOOR)?,
             min_rate: finite("min-rate", self.min_rate, MIN_RATE)?,
             step_timeout: Duration::from_secs(u64::try_from(timeout).unwrap_or(0).max(1)),
