@@ -8,7 +8,6 @@ mod huge; // sizes beyond 32 bits
 mod idle_poll; // what a node costs that has nothing to do, and when it comes
 mod interrupted; // the agent dies in the middle of an install
 mod mirrors; // several mirrors, liars among them, and those that ask who we are
-mod node_state;
 mod node_state; // nodes as they are: holds, locks, full disks, failing packages
 mod policy; // nodes as they are: holds, locks, full disks, failing packages
 mod proxy; // real web servers and a real proxy
