@@ -21,10 +21,10 @@ use crate::store::Store;
 /// Deferred, if it is not there; integrity, if it is not what the offer says or cannot be read.
 pub fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
     let path = store.path(&offer.bundle.index);
-    let mut file = open(&path, offer)?;
+    let mut file = open(store, offer)?;
     let (digest, _) = Sha256::of_reader(&mut file).map_err(|e| Error::file(&path, &e))?;
     if digest != offer.bundle.index {
-        return Err(altered(&path, offer));
+        return Err(altered(store, offer));
     }
     parse(&mut file, &path)
 }
@@ -37,9 +37,9 @@ pub fn read_index(store: &Store, offer: &Offer) -> Result<Index> {
 pub fn copy_index(store: &Store, offer: &Offer, target: &Path) -> Result<Index> {
     let path = store.path(&offer.bundle.index);
     let mut bytes = Vec::new();
-    open(&path, offer)?.take(offer.length + 1).read_to_end(&mut bytes).map_err(|e| Error::file(&path, &e))?;
+    open(store, offer)?.take(offer.length + 1).read_to_end(&mut bytes).map_err(|e| Error::file(&path, &e))?;
     if Sha256::of(&bytes) != offer.bundle.index {
-        return Err(altered(&path, offer));
+        return Err(altered(store, offer));
     }
     file::replace(target, &bytes, 0o600)?;
     drop(bytes);
@@ -54,15 +54,17 @@ pub fn reread_index(path: &Path) -> Result<Index> {
     parse(&mut file::open_regular(path)?, path)
 }
 
-fn open(path: &Path, offer: &Offer) -> Result<File> {
-    match file::open_regular(path) {
+fn open(store: &Store, offer: &Offer) -> Result<File> {
+    let path = store.path(&offer.bundle.index);
+    match file::open_regular(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(Error::deferred(format!("the index of bundle {} is not here any more", offer.bundle.version)))
         }
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => Err(altered(store, offer)),
         other => {
             let file = other?;
-            let length = file.metadata().map_err(|e| Error::file(path, &e))?.len();
-            if length > MAX_INDEX { Err(altered(path, offer)) } else { Ok(file) }
+            let length = file.metadata().map_err(|e| Error::file(&path, &e))?.len();
+            if length > MAX_INDEX { Err(altered(store, offer)) } else { Ok(file) }
         }
     }
 }
@@ -75,10 +77,9 @@ fn parse(file: &mut File, path: &Path) -> Result<Index> {
 }
 
 /// What was altered goes, so that the next fetch gets it again.
-fn altered(path: &Path, offer: &Offer) -> Error {
-    if let Err(error) = file::remove(path) {
-        log::error!("{error}");
-    }
+fn altered(store: &Store, offer: &Offer) -> Error {
+    store.discard(&offer.bundle.index);
+    let path = store.path(&offer.bundle.index);
     let what = format!("{}: the index {} was altered after it had been verified", path.display(), offer.path);
     Error::new(Exit::Integrity, what, "the next fetch replaces it. Find out who can write there")
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::cli::Options;
 use crate::config::{Metered, Mirror};
+use crate::error::one_line;
 use crate::node::Node;
 use crate::pace;
 use crate::schedule::{self, Gate};
@@ -39,16 +40,20 @@ struct Says(String);
 
 impl Says {
     fn ok(&mut self, what: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "ok       {what}");
+        self.line("ok", &what);
     }
     fn missing(&mut self, what: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "MISSING  {what}");
+        self.line("MISSING", &what);
     }
     fn note(&mut self, what: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "note     {what}");
+        self.line("note", &what);
     }
     fn next(&mut self, what: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "next     {what}");
+        self.line("next", &what);
+    }
+    /// What stands in the status was written by the fetch user, and is shown to root.
+    fn line(&mut self, kind: &str, what: &dyn std::fmt::Display) {
+        let _ = writeln!(self.0, "{kind:<8} {}", one_line(&what.to_string()));
     }
 }
 

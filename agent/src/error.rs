@@ -66,7 +66,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with what to do about it.
     pub fn new(exit: Exit, what: impl fmt::Display, cure: &'static str) -> Self {
-        Error { exit, what: what.to_string(), cure }
+        Error { exit, what: one_line(&what.to_string()), cure }
     }
 
     /// Not ready; it will be tried again.
@@ -86,6 +86,10 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Error::new(Exit::Deferred, what, "free some space; it is tried again by itself")
             }
+            // Not waited for: somebody has a lease on the file (fcntl(2)), which ends by itself.
+            io::ErrorKind::WouldBlock => {
+                Error::new(Exit::Deferred, what, "find out who holds it; it is tried again by itself")
+            }
             io::ErrorKind::PermissionDenied => {
                 Error::new(Exit::Io, what, "run it as the user that the systemd unit names, or as root")
             }
@@ -97,6 +101,12 @@ impl Error {
     pub fn file(path: &Path, error: &io::Error) -> Self {
         Error::io(path.display(), error)
     }
+}
+
+/// The text without what a terminal would obey and a log would take for a line of its own: parts of it may come from
+/// whoever wrote a file or sent an answer.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 impl fmt::Display for Error {
@@ -112,5 +122,17 @@ impl From<io::Error> for Error {
     /// For the functions of `host::file`, whose errors name their path.
     fn from(error: io::Error) -> Self {
         Error::io("file", &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_that_no_terminal_obeys() {
+        let error = Error::deferred("the bundle says: \u{1b}[2J\nerror: none\u{9b}31m");
+        assert!(!error.to_string().chars().any(char::is_control), "{error:?}");
+        assert!(error.to_string().contains("error: none"));
     }
 }

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 
 use log::{Level, LevelFilter, Metadata, Record};
 
+use crate::error::one_line;
+
 type Syslog = syslog::Logger<syslog::LoggerBackend, syslog::Formatter3164>;
 
 enum Sink {
@@ -56,14 +58,12 @@ impl log::Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
+        let text = one_line(&record.args().to_string());
         match &self.sink {
             // A line that cannot be written must not stop the work.
-            Sink::Journal => {
-                drop(writeln!(std::io::stderr(), "<{}>{}", priority(record.level()), record.args()))
-            }
-            Sink::Stderr => drop(writeln!(std::io::stderr(), "{}", record.args())),
+            Sink::Journal => drop(writeln!(std::io::stderr(), "<{}>{text}", priority(record.level()))),
+            Sink::Stderr => drop(writeln!(std::io::stderr(), "{text}")),
             Sink::Syslog(logger, terminal) => {
-                let text = record.args().to_string();
                 if let Ok(mut logger) = logger.lock() {
                     let _ = match record.level() {
                         Level::Error => logger.err(&text),

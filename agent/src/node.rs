@@ -7,6 +7,7 @@ use format::name::{NodeId, Variant};
 use format::time::UnixTime;
 use host::clock::{Clock, SystemClock};
 use host::file::{self, Lock};
+use host::rights::with_rights_of;
 use jiff::tz::TimeZone;
 
 use crate::cli::Options;
@@ -127,15 +128,29 @@ impl Node {
         })
     }
 
-    /// Makes the folders that the unprivileged steps write.
+    /// Makes the folders that the unprivileged steps write. They belong to whoever runs those steps; what root does in
+    /// them later, it does with his rights.
     ///
     /// # Errors
-    /// If they cannot be made.
+    /// If they cannot be made; trust, if something else is in their place, such as a link to where root could write.
     pub fn make_folders(&self) -> Result<()> {
-        for folder in [self.fetched("metadata"), self.reports()] {
-            file::make_folder(&folder, 0o755)?;
+        file::make_folder(&self.state(), 0o755)?;
+        for folder in [self.state().join("fetch"), self.reports()] {
+            match std::fs::symlink_metadata(&folder) {
+                Ok(meta) if meta.is_dir() => {}
+                Ok(_) => {
+                    let what = format!("{} is not a folder", folder.display());
+                    return Err(Error::new(
+                        Exit::Trust,
+                        what,
+                        "find out who put it there, remove it and try again",
+                    ));
+                }
+                Err(_) => file::make_folder(&folder, 0o755)?,
+            }
         }
-        Ok(())
+        let fetch = self.state().join("fetch");
+        Ok(with_rights_of(&fetch, || file::make_folder(&fetch.join("metadata"), 0o755))?)
     }
 
     /// Makes the folder that only root writes, and makes sure that it is.

@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 use format::API_VERSION;
 use format::report::{KIND, Outcome, Report, Step};
 use host::file;
+use host::rights::with_rights_of;
 
 use crate::error::{Error, Exit, Result};
 use crate::node::Node;
 
 /// The most reports that wait; beyond it the oldest goes, so that a centre that is away for a year costs nothing.
 const MAX_QUEUED: usize = 500;
+
+/// The largest number that a report's name begins with: what is written with fifteen digits, so that names stay in the
+/// order of numbers.
+const MAX_NUMBER: i64 = 999_999_999_999_999;
 
 /// The largest report that is read back.
 const MAX_REPORT: u64 = 4 * 1024 * 1024;
@@ -74,19 +79,25 @@ pub fn queue(
     // Milliseconds first, so that names are in the order of events; and never before what is queued already, whatever
     // the clock does.
     let after_last = files(node).last().and_then(|last| number_of(last)).map_or(0, |last| last + 1);
-    let number = after_last.max(at.0.max(0).saturating_mul(1000));
+    let number = after_last.max(at.0.max(0).saturating_mul(1000)).min(MAX_NUMBER);
     let path = node.reports().join(format!("{number:015}-{}.json", report.id.short()));
     file::replace_like(&path, &bytes, 0o644, &node.fetched(""))?;
     for old in files(node).iter().rev().skip(MAX_QUEUED) {
         log::warn!("more than {MAX_QUEUED} reports wait; {} is dropped", old.display());
-        file::remove(old)?;
+        remove(node, old)?;
     }
     Ok(())
 }
 
-/// The number that a queued report's name begins with.
+/// Removes a report, with no more rights than whoever the queue belongs to has.
+fn remove(node: &Node, report: &Path) -> Result<()> {
+    Ok(with_rights_of(&node.reports(), || file::remove(report))?)
+}
+
+/// The number that a queued report's name begins with. The queue belongs to the fetch user: another name is no number.
 fn number_of(path: &Path) -> Option<i64> {
-    path.file_name()?.to_str()?.split('-').next()?.parse().ok()
+    let number = path.file_name()?.to_str()?.split('-').next()?.parse().ok()?;
+    (0..MAX_NUMBER).contains(&number).then_some(number)
 }
 
 /// How many reports wait.
@@ -131,7 +142,7 @@ pub fn send(node: &Node) -> Result<u64> {
             )
         };
         match client.post_json(url, &bytes) {
-            Ok(status) if (200..300).contains(&status) => file::remove(&path)?,
+            Ok(status) if (200..300).contains(&status) => remove(node, &path)?,
             Ok(status) => return Err(refused(format!("it answered {status}"))),
             Err(why) => return Err(refused(why)),
         }

@@ -18,13 +18,14 @@ const RESERVE: u64 = 32 * 1024 * 1024;
 /// Deferred, with the numbers.
 pub fn enough(folder: &Path, needed: u64, what_for: &str) -> Result<()> {
     let (free, mib) = (file::free_space(folder)?, |bytes: u64| bytes.div_ceil(1024 * 1024));
-    if needed + RESERVE <= free {
+    let needed = needed.saturating_add(RESERVE);
+    if needed <= free {
         return Ok(());
     }
     let what = format!(
         "{}: {} MiB are needed {what_for} ({} MiB stay free), but only {} MiB are free",
         folder.display(),
-        mib(needed + RESERVE),
+        mib(needed),
         mib(RESERVE),
         mib(free)
     );

@@ -102,7 +102,12 @@ impl StagedRepo {
             if let Some(parent) = target.parent() {
                 file::make_folder(parent, 0o700)?;
             }
-            copy_verified(&store.path(&member.sha256), &target, index, member)?;
+            copy_verified(store, &target, index, member).inspect_err(|_| {
+                // What is not verified does not stay where a package manager could ever see it.
+                if let Err(error) = file::remove(&target) {
+                    log::error!("{error}");
+                }
+            })?;
         }
         Ok(())
     }
@@ -113,8 +118,9 @@ impl StagedRepo {
     }
 }
 
-fn copy_verified(source: &Path, target: &Path, index: &Index, member: &Member) -> Result<()> {
-    let mut input = match file::open_regular(source) {
+fn copy_verified(store: &Store, target: &Path, index: &Index, member: &Member) -> Result<()> {
+    let source = store.path(&member.sha256);
+    let mut input = match file::open_regular(&source) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::deferred(format!(
                 "member {} of bundle {} is not staged any more; the next fetch gets it again",
@@ -122,7 +128,7 @@ fn copy_verified(source: &Path, target: &Path, index: &Index, member: &Member) -
             )));
         }
         Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
-            return Err(altered(source, member, "it is not a regular file"));
+            return Err(altered(store, member, "it is not a regular file"));
         }
         other => other?,
     };
@@ -131,9 +137,9 @@ fn copy_verified(source: &Path, target: &Path, index: &Index, member: &Member) -
     let mut buffer = vec![0; CHUNK];
     let mut left = member.size;
     loop {
-        let n = input.read(&mut buffer).map_err(|e| Error::file(source, &e))?;
+        let n = input.read(&mut buffer).map_err(|e| Error::file(&source, &e))?;
         if n as u64 > left {
-            return Err(altered(source, member, "it is longer than the index says"));
+            return Err(altered(store, member, "it is longer than the index says"));
         }
         if n == 0 {
             break;
@@ -144,16 +150,15 @@ fn copy_verified(source: &Path, target: &Path, index: &Index, member: &Member) -
     }
     let digest = hasher.finish();
     if digest != member.sha256 {
-        return Err(altered(source, member, &format!("its sha256 is {digest}, not {}", member.sha256)));
+        return Err(altered(store, member, &format!("its sha256 is {digest}, not {}", member.sha256)));
     }
     Ok(())
 }
 
 /// What was altered goes, so that the next fetch gets it again.
-fn altered(source: &Path, member: &Member, why: &str) -> Error {
-    if let Err(error) = file::remove(source) {
-        log::error!("{error}");
-    }
+fn altered(store: &Store, member: &Member, why: &str) -> Error {
+    store.discard(&member.sha256);
+    let source = store.path(&member.sha256);
     let what =
         format!("{}: member {} was altered after it had been verified: {why}", source.display(), member.path);
     Error::new(

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use format::digest::Sha256;
 use host::file;
+use host::rights::with_rights_of;
 
 use crate::error::{Error, Result};
 
@@ -26,8 +27,26 @@ impl Store {
     /// # Errors
     /// If it cannot be made.
     pub fn open(folder: PathBuf) -> Result<Self> {
-        file::make_folder(&folder, 0o755)?;
-        Ok(Store { folder })
+        let store = Store { folder };
+        with_rights_of(store.above(), || file::make_folder(&store.folder, 0o755))?;
+        Ok(store)
+    }
+
+    /// The folder of whom the store belongs to, which may not be this user.
+    fn above(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
+    /// Removes content that is not what its name says, so that the next fetch gets it again.
+    pub fn discard(&self, digest: &Sha256) {
+        if let Err(error) = with_rights_of(self.above(), || file::remove(&self.path(digest))) {
+            log::error!("{error}");
+        }
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Where whole content is.

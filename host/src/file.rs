@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+
+use crate::rights::with_rights_of;
 
 /// Says which file an I/O error was about: "PATH: reason".
 pub fn at<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
@@ -22,25 +25,33 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// As [`replace`]; the file then belongs to whom `other` belongs to, if this process may give it away: so that what
-/// root writes for the fetch user stays the fetch user's.
+/// root writes for the fetch user stays the fetch user's. In a folder that is not root's, root writes with its owner's
+/// rights; `path` must then stand right below it, and it where [`with_rights_of`] says.
 ///
 /// # Errors
-/// With the path in the text.
+/// With the path in the text; `NotADirectory` if the folder, or `other`, is a link.
 pub fn replace_like(path: &Path, bytes: &[u8], mode: u32, other: &Path) -> io::Result<()> {
-    let owner = at(other, fs::metadata(other))?;
-    let owner = nix::unistd::geteuid().is_root().then(|| (owner.uid(), owner.gid()));
-    replace_with_owner(path, bytes, mode, owner)
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let owner = |of: &Path| {
+        // A slash at its end would have the kernel follow a link.
+        let of: PathBuf = of.components().collect();
+        at(&of, fs::symlink_metadata(&of)).map(|meta| (meta.uid(), meta.gid()))
+    };
+    if !nix::unistd::geteuid().is_root() {
+        replace(path, bytes, mode)
+    } else if owner(folder)?.0 != 0 {
+        with_rights_of(folder, || replace(path, bytes, mode))
+    } else {
+        replace_with_owner(path, bytes, mode, Some(owner(other)?))
+    }
 }
 
 fn replace_with_owner(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let aside = aside(path);
     let write = || {
-        // The folder may belong to somebody with fewer rights, who could have put a link here: what is there goes, and
-        // O_EXCL creates and follows nothing.
-        match fs::remove_file(&aside) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        // Somebody with fewer rights may be able to write in the folder, and have put a link or a folder here: what is
+        // there goes, and O_EXCL creates and follows nothing.
+        remove(&aside)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside)?;
         // `mode` above is subject to the umask.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -49,7 +60,13 @@ fn replace_with_owner(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, 
         }
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&aside, path)
+        match fs::rename(&aside, path) {
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => {
+                remove(path)?;
+                fs::rename(&aside, path)
+            }
+            other => other,
+        }
     };
     at(path, write())?;
     sync_folder_of(path)
@@ -80,11 +97,9 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
 /// With the path in the text; `FileTooLarge` above the limit.
 pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     use io::Read as _;
-    // Not waiting for the other end of a pipe.
-    let open = OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path);
-    let file = match open {
+    let file = match open_followed(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => regular(path, at(path, other)?)?,
+        other => other?,
     };
     let mut bytes = Vec::new();
     at(path, file.take(limit.saturating_add(1)).read_to_end(&mut bytes))?;
@@ -101,17 +116,28 @@ pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// With the path in the text; `InvalidInput` if it is something else.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = (nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits();
-    let file = at(path, OpenOptions::new().read(true).custom_flags(flags).open(path))?;
-    regular(path, file)
+    open_with(path, OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK)
 }
 
-fn regular(path: &Path, file: File) -> io::Result<File> {
-    if at(path, file.metadata())?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{}: not a regular file", path.display())))
-    }
+/// The same for a file that may be behind a link, as in a copy of a repository.
+///
+/// # Errors
+/// As [`open_regular`].
+pub fn open_followed(path: &Path) -> io::Result<File> {
+    open_with(path, OFlag::O_NONBLOCK)
+}
+
+fn open_with(path: &Path, flags: OFlag) -> io::Result<File> {
+    let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
+        // A link, where none is followed (open(2)).
+        Err(e) if e.raw_os_error() == Some(Errno::ELOOP as i32) => return Err(not_regular(path)),
+        other => at(path, other)?,
+    };
+    if at(path, file.metadata())?.is_file() { Ok(file) } else { Err(not_regular(path)) }
+}
+
+fn not_regular(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{}: not a regular file", path.display()))
 }
 
 /// Removes a file or a folder with all that is in it; nothing there is no error.
@@ -149,7 +175,8 @@ impl Lock {
     /// # Errors
     /// With the path in the text.
     pub fn take(path: &Path) -> io::Result<Option<Lock>> {
-        let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+        // Not waiting for the other end of a pipe.
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -159,7 +186,7 @@ impl Lock {
             .open(path);
         match Flock::lock(at(path, file)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Lock(lock))),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, e)) => at(path, Err(e.into())),
         }
     }
@@ -226,7 +253,31 @@ mod tests {
         let pipe = folder.join("plan.json");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(open_regular(&pipe).is_err());
+        assert!(open_followed(&pipe).is_err());
+        assert!(Lock::take(&pipe).is_err());
         assert!(read_limited(&pipe, 10).is_err());
+        remove(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_no_regular_file() {
+        let folder = folder("regular");
+        fs::write(folder.join("secret"), "x").unwrap();
+        std::os::unix::fs::symlink("secret", folder.join("link")).unwrap();
+        let refused = open_regular(&folder.join("link")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{refused}");
+        assert!(open_followed(&folder.join("link")).is_ok());
+        remove(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_left_by_another_user_is_in_nobodys_way() {
+        let folder = folder("folder");
+        for name in ["status", ".status.new"] {
+            make_folder(&folder.join(name).join("deep"), 0o755).unwrap();
+        }
+        replace(&folder.join("status"), b"new", 0o644).unwrap();
+        assert_eq!(fs::read(folder.join("status")).unwrap(), b"new");
         remove(&folder).unwrap();
     }
 

@@ -3,8 +3,10 @@
 //! Everything is real: the binaries of this workspace, dpkg and apt in a root of the distribution, HTTP over loopback.
 //! Only the archive's packages are made here, small and on order, so that a case can have a package that fails.
 
+pub mod attack; // attacks on one node, and the table of how each ended
 pub mod bench_fetch; // what fetching costs, beside curl
 pub mod debs; // packages on order: sizes, dependencies, conffiles, scripts that fail
+pub mod forge; // what the thief of a key can make of a repository
 pub mod http; // just enough HTTP/1.1 to be a server that misbehaves
 pub mod measure; // time, CPU and peak memory of a program
 pub mod node; // a throw-away node: an overlay over a real Debian root

@@ -2,12 +2,14 @@
 //!
 //! The root below is made once by `scripts/node-root.sh` and never written to; each node has its own layer above it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use format::digest::Sha256;
 use format::name::Variant;
@@ -21,15 +23,94 @@ use crate::sandbox::{Sandbox, command, program, succeed};
 /// What the agent itself may change at any time, relative to the root.
 const OWN_FOLDERS: [&str; 2] = ["var/lib/prestage", "run/prestage"];
 
-/// The files of a node: each path with its mode, owner and content; without times.
+/// How old a change of a file must be before its digest is remembered: times of the file system have ticks of a few
+/// milliseconds, and in the tick of the reading it may change once more.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// The files of a node: each path with what is there. Times do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Image(BTreeMap<String, String>);
+pub struct Image(BTreeMap<PathBuf, Entry>);
+
+/// One file. The mode holds the type (inode(7)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    mode: u32,
+    user: u32,
+    group: u32,
+    content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Content {
+    Folder,
+    /// Another file system: not looked into.
+    Mount,
+    Link(PathBuf),
+    File(u64, Sha256),
+    /// A device, by its number, a pipe or a socket.
+    Special(u64),
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:o} {}:{} ", self.mode, self.user, self.group)?;
+        match &self.content {
+            Content::Folder => f.write_str("folder"),
+            Content::Mount => f.write_str("mount"),
+            Content::Link(target) => write!(f, "→ {}", target.display()),
+            Content::File(length, digest) => write!(f, "{length} bytes {digest}"),
+            Content::Special(number) => write!(f, "special {number:x}"),
+        }
+    }
+}
+
+impl Image {
+    /// What is not the same in `after`: each path with what it was and what it is.
+    pub fn differences(&self, after: &Image) -> Vec<String> {
+        let paths: BTreeSet<&PathBuf> = self.0.keys().chain(after.0.keys()).collect();
+        let differs = |path: &&PathBuf| self.0.get(*path) != after.0.get(*path);
+        let at = |image: &Image, path: &PathBuf| {
+            image.0.get(path).map_or_else(|| "absent".to_owned(), ToString::to_string)
+        };
+        let line =
+            |path: &PathBuf| format!("/{}: {} is now {}", path.display(), at(self, path), at(after, path));
+        paths.into_iter().filter(differs).map(line).collect()
+    }
+}
+
+/// Somebody on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// Who installs.
+    Root,
+    /// Who fetches: the user `prestage`.
+    Prestage,
+    /// Anybody else.
+    Nobody,
+}
+
+impl User {
+    /// User and group id.
+    pub fn id(self) -> u32 {
+        match self {
+            User::Root => 0,
+            User::Prestage => 990,
+            User::Nobody => 65534,
+        }
+    }
+}
 
 /// A node. Its mounts go with the value.
 pub struct Node {
     root: PathBuf,
     folder: PathBuf,
+    /// Digests by file and time of change, which no program can set: so that of 12,000 files only those are read again
+    /// that were touched.
+    digests: Mutex<HashMap<FileState, Sha256>>,
 }
+
+/// Device, inode, size and time of the last change of a file.
+type FileState = (u64, u64, u64, i64, i64);
 
 impl Node {
     /// A new node in the sandbox, with nothing configured.
@@ -51,7 +132,7 @@ impl Node {
             // A container whose own root is an overlay takes no other one above it.
             succeed(command("cp").arg("-a").arg(below.join(".")).arg(&root));
         }
-        let node = Node { root, folder };
+        let node = Node { root, folder, digests: Mutex::default() };
         // A case says when a node fetches, unless pacing is what it is about.
         node.write("/usr/lib/prestage/agent.d/00-lab.toml", "[fetch]\npaced = false\n");
         node.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
@@ -140,6 +221,47 @@ impl Node {
         command
     }
 
+    /// Puts the agent on it as its packages and units would: the program, the user `prestage`, and the folders of
+    /// `systemd/prestage.tmpfiles`.
+    ///
+    /// # Panics
+    /// If that file has a line of a kind that is not known here.
+    pub fn deploy(&self) {
+        self.write("/usr/bin/prestage", fs::read(program("prestage")).expect("the program"));
+        fs::set_permissions(self.path("/usr/bin/prestage"), fs::Permissions::from_mode(0o755))
+            .expect("a mode");
+        let id = User::Prestage.id();
+        let passwd = self.read("/etc/passwd");
+        self.write(
+            "/etc/passwd",
+            format!("{passwd}prestage:x:{id}:{id}::/var/lib/prestage:/usr/sbin/nologin\n"),
+        );
+        self.write("/etc/group", format!("{}prestage:x:{id}:\n", self.read("/etc/group")));
+        for line in include_str!("../../systemd/prestage.tmpfiles").lines().filter(|l| !l.starts_with('#')) {
+            let [kind, path, mode, user, group, _] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+                panic!("prestage.tmpfiles: {line}");
+            };
+            let path = self.path(path);
+            match kind {
+                "d" => fs::create_dir_all(&path).expect("a folder of prestage.tmpfiles"),
+                "f" => drop(fs::File::create(&path).expect("a file of prestage.tmpfiles")),
+                other => panic!("prestage.tmpfiles: {other} is not known here"),
+            }
+            let owner = |name| if name == "prestage" { id } else { User::Root.id() };
+            chown(&path, Some(owner(user)), Some(owner(group))).expect("an owner");
+            let mode = u32::from_str_radix(mode, 8).expect("a mode in octal");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a mode");
+        }
+    }
+
+    /// A program of the node's own, in its root, with a user's rights and no others.
+    pub fn run_as(&self, user: User, program: &str) -> Command {
+        let (id, mut command) = (user.id(), command("chroot"));
+        command.arg(format!("--userspec=+{id}:+{id}")).arg(format!("--groups=+{id}"));
+        command.arg(&self.root).arg(program);
+        command
+    }
+
     /// Installed packages and their versions; with the state behind the version where it is not `ii` or `hi`.
     pub fn inventory(&self) -> BTreeMap<String, String> {
         let out =
@@ -211,34 +333,57 @@ impl Node {
     /// If it cannot be read.
     pub fn image(&self) -> Image {
         let mut image = Image::default();
-        self.add_folder(Path::new(""), &mut image);
+        let device = fs::metadata(&self.root).expect("the node's root").dev();
+        self.add_folder(Path::new(""), device, &mut image);
         image
     }
 
-    fn add_folder(&self, folder: &Path, image: &mut Image) {
+    fn add_folder(&self, folder: &Path, device: u64, image: &mut Image) {
         for entry in fs::read_dir(self.root.join(folder)).expect("a folder of the node") {
-            let path = folder.join(entry.expect("an entry").file_name());
+            let entry = entry.expect("an entry");
+            let path = folder.join(entry.file_name());
             if OWN_FOLDERS.iter().any(|own| path == Path::new(own)) {
                 continue;
             }
-            let full = self.root.join(&path);
-            let meta = fs::symlink_metadata(&full).expect("a file of the node");
+            let meta = entry.metadata().expect("a file of the node");
             let kind = meta.file_type();
-            let content = if kind.is_dir() {
-                self.add_folder(&path, image);
-                "folder".to_owned()
+            let content = if kind.is_dir() && meta.dev() != device {
+                Content::Mount
+            } else if kind.is_dir() {
+                self.add_folder(&path, device, image);
+                Content::Folder
             } else if kind.is_symlink() {
-                format!("→ {}", fs::read_link(&full).expect("a link of the node").display())
+                Content::Link(fs::read_link(entry.path()).expect("a link of the node"))
             } else if kind.is_file() {
-                let mut file = fs::File::open(&full).expect("a file of the node");
-                let (digest, length) = Sha256::of_reader(&mut file).expect("a file of the node");
-                format!("{length} bytes {digest}")
+                Content::File(meta.len(), self.digest(&entry.path(), &meta))
             } else {
-                "special".to_owned()
+                Content::Special(meta.rdev())
             };
-            let line = format!("{:o} {} {} {content}", meta.mode(), meta.uid(), meta.gid());
-            image.0.insert(path.to_string_lossy().into_owned(), line);
+            let entry = Entry { mode: meta.mode(), user: meta.uid(), group: meta.gid(), content };
+            image.0.insert(path, entry);
         }
+    }
+
+    fn digest(&self, path: &Path, meta: &fs::Metadata) -> Sha256 {
+        let state = (meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec());
+        let changed =
+            UNIX_EPOCH + Duration::new(meta.ctime().unsigned_abs(), meta.ctime_nsec().unsigned_abs() as u32);
+        let settled = SystemTime::now().duration_since(changed).is_ok_and(|age| age > SETTLED);
+        let mut digests = self.digests.lock().expect("no thread panics with it");
+        if let Some(digest) = digests.get(&state) {
+            return *digest;
+        }
+        let mut file = fs::File::open(path).expect("a file of the node");
+        let (digest, _) = Sha256::of_reader(&mut file).expect("a file of the node");
+        if settled {
+            digests.insert(state, digest);
+        }
+        digest
+    }
+
+    /// Reads every file again the next time.
+    pub fn forget_digests(&self) {
+        self.digests.lock().expect("no thread panics with it").clear();
     }
 
     /// Fails the case unless every file is as it was.
@@ -247,13 +392,7 @@ impl Node {
     /// With the files that are not.
     #[track_caller]
     pub fn assert_is(&self, before: &Image) {
-        let after = self.image();
-        let paths: std::collections::BTreeSet<_> = before.0.keys().chain(after.0.keys()).collect();
-        let different: Vec<String> = paths
-            .into_iter()
-            .filter(|path| before.0.get(*path) != after.0.get(*path))
-            .map(|path| format!("{path}: {:?} is now {:?}", before.0.get(path), after.0.get(path)))
-            .collect();
+        let different = before.differences(&self.image());
         assert!(different.is_empty(), "the node is not as it was:\n{}", different.join("\n"));
     }
 

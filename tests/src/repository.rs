@@ -1,11 +1,14 @@
 //! An upstream archive, and the centre that makes a repository of it: all with the real tools.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use format::container::Entry;
 use format::index::{Index, Member};
 use format::name::Variant;
+use serde_json::{Value, json};
 
 use crate::debs::Deb;
 use crate::sandbox::{Sandbox, command, program, succeed};
@@ -127,21 +130,66 @@ impl Part {
 /// The centre: its keys and its repository.
 pub struct Centre {
     folder: PathBuf,
+    /// How many keys root and bundles have, of which all must sign.
+    signers: usize,
+    /// The ids of keys, and their TUF objects, that were asked for before.
+    shown: Mutex<BTreeMap<String, (String, Value)>>,
 }
 
 impl Centre {
     /// A centre with new keys and an empty repository.
     pub fn new(sandbox: &Sandbox) -> Centre {
-        let centre = Centre { folder: sandbox.path().join("centre") };
+        Centre::with_signers(sandbox, "centre", 1)
+    }
+
+    /// A centre in the sandbox's folder `name` in which root and bundles have so many keys, of which all must sign.
+    pub fn with_signers(sandbox: &Sandbox, name: &str, signers: usize) -> Centre {
+        let centre = Centre { folder: sandbox.path().join(name), signers, shown: Mutex::default() };
         fs::create_dir_all(&centre.folder).expect("a folder for the centre");
         let mut init = centre.build(["root", "init"]);
         init.arg(centre.repository());
         for role in ["root", "targets", "bundles", "snapshot", "timestamp"] {
-            succeed(centre.build(["key", "new"]).arg(centre.key(role)));
-            init.arg(format!("--{role}-key")).arg(centre.key(role));
+            let keys = centre.keys(role);
+            for key in &keys {
+                centre.make_key(key);
+                init.arg(format!("--{role}-key")).arg(centre.key(key));
+            }
+            if keys.len() > 1 {
+                init.arg(format!("--{role}-threshold")).arg(keys.len().to_string());
+            }
         }
         succeed(&mut init);
         centre
+    }
+
+    /// Makes one more key, unless it is there.
+    pub fn make_key(&self, name: &str) {
+        if self.key(name).exists() {
+            return;
+        }
+        succeed(self.build(["key", "new"]).arg(self.key(name)));
+    }
+
+    /// A key's id and its TUF key object.
+    ///
+    /// # Panics
+    /// If there is no such key.
+    pub fn key_object(&self, name: &str) -> (String, Value) {
+        let mut shown = self.shown.lock().expect("no thread panics with it");
+        let show = || {
+            let shown = succeed(self.build(["--json", "key", "show"]).arg(self.key(name)));
+            let shown: Value = serde_json::from_str(&shown).expect("JSON");
+            let public = json!({ "public": shown["public"] });
+            let object = json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": public });
+            (shown["keyid"].as_str().expect("a key id").to_owned(), object)
+        };
+        shown.entry(name.to_owned()).or_insert_with(show).clone()
+    }
+
+    /// The names of a role's keys.
+    pub fn keys(&self, role: &str) -> Vec<String> {
+        let more = if ["root", "bundles"].contains(&role) { self.signers } else { 1 };
+        std::iter::once(role.to_owned()).chain((2..=more).map(|n| format!("{role}-{n}"))).collect()
     }
 
     /// The build tool.
@@ -151,9 +199,9 @@ impl Centre {
         command
     }
 
-    /// A role's key file.
-    pub fn key(&self, role: &str) -> PathBuf {
-        self.folder.join(format!("{role}.key"))
+    /// The file of a key; a role's first one has the role's name.
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.key"))
     }
 
     /// The repository.
@@ -191,7 +239,9 @@ impl Centre {
             command.arg(&repository).arg(bundle);
             command
         };
-        succeed(sign("sign").arg("--key").arg(self.key("bundles")));
+        for key in self.keys("bundles") {
+            succeed(sign("sign").arg("--key").arg(self.key(&key)));
+        }
         succeed(
             sign("publish")
                 .arg("--snapshot-key")
@@ -202,7 +252,7 @@ impl Centre {
     }
 
     /// The newest file of a kind, by the end of its name.
-    fn newest(&self, folder: &str, suffix: &str) -> PathBuf {
+    pub(crate) fn newest(&self, folder: &str, suffix: &str) -> PathBuf {
         let mut found = Vec::new();
         find(&self.repository().join(folder), suffix, &mut found);
         found.sort_by_key(|p| {
@@ -266,7 +316,8 @@ impl Centre {
     }
 }
 
-fn find(folder: &Path, suffix: &str, out: &mut Vec<PathBuf>) {
+/// The files below `folder` whose names end with `suffix`.
+pub fn find(folder: &Path, suffix: &str, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const DEADLINE: Duration = Duration::from_secs(900);
 
 /// How a program ended.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Output {
     command: String,
     /// The exit code; `None` if a signal ended it.
@@ -197,6 +197,11 @@ impl Running {
         self.wait()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|s| s.is_some())
@@ -208,18 +213,39 @@ impl Running {
     /// If it hangs.
     #[track_caller]
     pub fn wait(mut self) -> Output {
-        let deadline = Instant::now() + DEADLINE;
-        let status = loop {
+        let Some(status) = self.ends_within(DEADLINE) else {
+            let _ = self.child.kill();
+            panic!("{} hangs: killed after {DEADLINE:?}", self.command);
+        };
+        self.output(status)
+    }
+
+    /// Waits for its end, and kills it if it has not come in `time`: it then ended by a signal.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn wait_for(mut self, time: Duration) -> Output {
+        match self.ends_within(time) {
+            Some(status) => self.output(status),
+            None => self.kill(),
+        }
+    }
+
+    fn ends_within(&mut self, time: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + time;
+        loop {
             self.own_kib = self.own_kib.max(crate::measure::peak_kib(&self.child));
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
-                break status;
+                return Some(status);
             }
             if Instant::now() > deadline {
-                let _ = self.child.kill();
-                panic!("{} hangs: killed after {DEADLINE:?}", self.command);
+                return None;
             }
             std::thread::sleep(Duration::from_millis(5));
-        };
+        }
+    }
+
+    fn output(mut self, status: ExitStatus) -> Output {
         let mut texts = self.pipes.drain(..).map(|p| p.join().unwrap_or_default());
         Output {
             code: status.code(),

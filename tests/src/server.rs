@@ -77,6 +77,21 @@ pub struct Behaviour {
     pub dribble: Option<(String, Duration)>,
     /// Refuse with 401 what does not bring this Authorization.
     pub authorization: Option<String>,
+    /// Send no answer of HTTP's making at all.
+    pub raw: Option<Raw>,
+}
+
+/// Bytes on the connection, whatever they mean.
+#[derive(Clone, Debug, Default)]
+pub struct Raw {
+    /// For paths that end with this.
+    pub suffix: String,
+    /// What comes first.
+    pub first: Vec<u8>,
+    /// What comes then, again and again until the client hangs up; nothing: the connection is closed.
+    pub then: Vec<u8>,
+    /// How long to wait before each time.
+    pub pause: Duration,
 }
 
 /// A refusal.
@@ -208,6 +223,13 @@ impl Server {
         self.shared.lock().exchanges.clone()
     }
 
+    /// Ends every connection, as if nobody had come yet.
+    pub fn hang_up(&self) {
+        for (_, connection) in &self.shared.lock().connections {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Forgets what was recorded.
     pub fn forget(&self) {
         let mut state = self.shared.lock();
@@ -313,21 +335,38 @@ impl Shared {
     fn answer_all(&self, stream: &mut TcpStream) -> io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some(request) = Request::read(&mut reader)? {
+            let raw = self.lock().behaviour.raw.clone().filter(|raw| request.path.ends_with(&raw.suffix));
+            if let Some(raw) = raw {
+                self.record(&request, 0);
+                return self.send_raw(&raw, stream);
+            }
             let answer = self.answer(&request)?;
-            let index = {
-                let mut state = self.lock();
-                state.exchanges.push(Exchange {
-                    method: request.method.clone(),
-                    path: request.path.clone(),
-                    from: request.range().map(|(from, _)| from),
-                    headers: request.headers.clone(),
-                    status: answer.status,
-                    sent: 0,
-                    whole: false,
-                });
-                state.exchanges.len() - 1
-            };
+            let index = self.record(&request, answer.status);
             self.send(&request, answer, index, stream)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a request down; its place in the list.
+    fn record(&self, request: &Request, status: u16) -> usize {
+        let mut state = self.lock();
+        state.exchanges.push(Exchange {
+            method: request.method.clone(),
+            path: request.path.clone(),
+            from: request.range().map(|(from, _)| from),
+            headers: request.headers.clone(),
+            status,
+            sent: 0,
+            whole: false,
+        });
+        state.exchanges.len() - 1
+    }
+
+    fn send_raw(&self, raw: &Raw, stream: &mut TcpStream) -> io::Result<()> {
+        stream.write_all(&raw.first)?;
+        while !raw.then.is_empty() {
+            self.pause(raw.pause)?;
+            stream.write_all(&raw.then)?;
         }
         Ok(())
     }
@@ -480,7 +519,7 @@ impl Shared {
                     Ok(()) => n,
                     Err((n, how)) => {
                         stream.write_all(&buffer[..n])?;
-                        self.lock().exchanges[index].sent += n as u64;
+                        self.sent(index, n);
                         return self.end(how, stream);
                     }
                 };
@@ -491,7 +530,7 @@ impl Shared {
                 if behaviour.chunked {
                     stream.write_all(b"\r\n")?;
                 }
-                self.lock().exchanges[index].sent += n as u64;
+                self.sent(index, n);
                 at += n as u64;
                 if let Some((_, pause)) = &dribble {
                     self.pause(*pause)?;
@@ -504,8 +543,17 @@ impl Shared {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngarbage")?;
             }
         }
-        self.lock().exchanges[index].whole = true;
+        if let Some(exchange) = self.lock().exchanges.get_mut(index) {
+            exchange.whole = true;
+        }
         Ok(())
+    }
+
+    /// Counts bytes that were sent; of an exchange that was not forgotten meanwhile.
+    fn sent(&self, index: usize, bytes: usize) {
+        if let Some(exchange) = self.lock().exchanges.get_mut(index) {
+            exchange.sent += bytes as u64;
+        }
     }
 
     /// Waits, unless the server is to end.

@@ -64,12 +64,17 @@ impl World {
 
     /// A world with other packages on the node and in the archive.
     pub fn with(old: &[Deb], new: &[Deb]) -> World {
+        World::with_signers(old, new, 1)
+    }
+
+    /// The same, in which so many keys must sign root and bundles.
+    pub fn with_signers(old: &[Deb], new: &[Deb], signers: usize) -> World {
         let sandbox = Sandbox::new();
         let node = Node::new(&sandbox, "node");
         node.install(old);
         let archive = Archive::new(&sandbox);
         archive.publish(new);
-        let centre = Centre::new(&sandbox);
+        let centre = Centre::with_signers(&sandbox, "centre", signers);
         let mirror = Server::start(&centre.repository()).expect("a port");
         let receiver = Receiver::start(None).expect("a port");
         let world = World { mirror, receiver, node, centre, archive, sandbox };

@@ -38,6 +38,7 @@ pub use tries::Tries;
 
 use crate::error::{Error, Exit, Result};
 use crate::progress::Progress;
+use crate::space;
 use crate::store::Store;
 use throttle::Halt;
 use writer::{BlockCheck, WriteError, Writer, digest_of, good_blocks, truncate};
@@ -136,6 +137,12 @@ impl Fetcher<'_, '_> {
     /// Unavailable, if no mirror delivers; integrity, if what they deliver is wrong; I/O. What was fetched
     /// stays.
     pub fn members(&self, remote: &str, index: &Index, members: &[&Member]) -> Result<()> {
+        // Before the first byte: a small file may inflate to a large one.
+        let missing = members.iter().filter(|m| !self.store.has(&m.sha256, m.size));
+        let bytes = missing.fold(0u64, |sum, m| sum.saturating_add(m.size));
+        if bytes > 0 {
+            space::enough(self.store.folder(), bytes, "to fetch")?;
+        }
         self.until_done(remote, &mut || self.jobs(index, members))?;
         self.store.sync()
     }

@@ -24,6 +24,9 @@ const UPGRADE: [&str; 2] = ["upgrade", "--with-new-pkgs"];
 /// What dpkg says when another one has its lock.
 const DPKG_LOCKED: &str = "locked by another process";
 
+/// What apt says where a repository's files do not fit together.
+const HASH_MISMATCH: &str = "Hash Sum mismatch";
+
 /// Between two looks at a lock.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -100,7 +103,19 @@ impl Apt<'_> {
     fn update(&self, repo: &Path, scratch: &Path) -> Result<()> {
         host::file::remove(&scratch.join("lists"))?;
         let command = self.apt_get(repo, scratch)?.args(["-o", "Debug::NoLocking=true", "update"]);
-        command.output().map(|_| ()).map_err(|e| explain(&e))
+        // Nothing was touched yet, whatever apt says: no install has failed.
+        command.output().map(|_| ()).map_err(|e| match explain(&e) {
+            error if error.exit != Exit::InstallFailed => error,
+            _ if e.stderr().contains(HASH_MISMATCH) => Error::new(
+                Exit::Integrity,
+                format!("the bundle's Packages is not the one of its Release: {}", essence(e.stderr())),
+                "build and publish the bundle again",
+            ),
+            _ => {
+                let what = format!("apt cannot read the bundle's metadata: {}", essence(e.stderr()));
+                Error::new(Exit::Deferred, what, "build the bundle again, or repair this node's apt")
+            }
+        })
     }
 }
 
@@ -200,12 +215,20 @@ impl PackageManager for Apt<'_> {
         let mut simulation = Simulation::default();
         let mut take = |line: &str| simulation.line(line).map_err(io::Error::other);
         apt.clone().arg("--simulate").args(UPGRADE).lines(&mut take).map_err(defer)?;
-        let mut files = Vec::new();
+        let (mut files, mut elsewhere) = (Vec::new(), None);
         let mut take = |line: &str| {
+            // Not below the repository, in which all was verified.
+            if line.contains("/../") {
+                elsewhere.get_or_insert_with(|| line.to_owned());
+            }
             files.extend(parse_uri(line).map_err(io::Error::other)?);
             Ok(())
         };
         apt.arg("--print-uris").args(UPGRADE).lines(&mut take).map_err(defer)?;
+        if let Some(line) = elsewhere {
+            let what = format!("the bundle's Packages names a file that is not in the bundle: {line}");
+            return Err(Error::new(Exit::Integrity, what, "build and publish the bundle again"));
+        }
         let held = self
             .command("dpkg-query")
             .args(["-W", "-f", "${Package}\\t${db:Status-Want}\\n"])

@@ -11,7 +11,7 @@ use format::API_VERSION;
 use format::report::Step;
 use format::status::{KIND, Metadata, NodeStatus, State, Status, StepStatus};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::node::Node;
 
 /// The largest status that is read back.
@@ -83,7 +83,8 @@ pub fn save(node: &Node, status: &mut NodeStatus) -> Result<()> {
 /// # Errors
 /// If the operator's template is wrong.
 pub fn text(node: &Node, status: &NodeStatus) -> Result<String> {
-    let value = serde_json::to_value(&status.status).map_err(|e| Error::io("status", &e.into()))?;
+    let mut value = serde_json::to_value(&status.status).map_err(|e| Error::io("status", &e.into()))?;
+    make_printable(&mut value);
     let mut values = std::collections::BTreeMap::from([(
         "node".to_owned(),
         serde_json::Value::from(status.metadata.name.as_str()),
@@ -92,6 +93,16 @@ pub fn text(node: &Node, status: &NodeStatus) -> Result<String> {
         values.extend(fields);
     }
     node.renderer().render("status.txt", minijinja::Value::from(minijinja::value::Serde(values)))
+}
+
+/// Makes one line of every text: the status belongs to the fetch user, and is shown to root.
+fn make_printable(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => *text = one_line(text),
+        serde_json::Value::Array(items) => items.iter_mut().for_each(make_printable),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(make_printable),
+        _ => {}
+    }
 }
 
 /// One line for a step that ended.

@@ -1,0 +1,377 @@
+//! The thief of a key. He signs what he likes with the keys that he has, and the mirror serves it.
+
+use std::fs;
+
+use lab::attack::{Attack, Ended, Stage};
+use lab::node::User;
+use serde_json::{Value, json};
+
+/// Long ago.
+const PAST: &str = "2026-01-01T00:00:00Z";
+
+/// Both keys of a role of which two must sign.
+const BUNDLES: [&str; 2] = ["bundles", "bundles-2"];
+const ROOT: [&str; 2] = ["root", "root-2"];
+
+/// What a bundles role says that lists a bundle of the thief's own.
+fn with_another_bundle(bundles: &mut Value) {
+    let targets = bundles["targets"].as_object_mut().expect("targets");
+    let ours: Vec<(String, Value)> =
+        targets.iter().map(|(path, file)| (path.clone(), file.clone())).collect();
+    for (path, mut file) in ours {
+        if let Some(serial) = file["custom"].get_mut("serial") {
+            *serial = 99.into();
+        }
+        file["hashes"]["sha256"] = "e".repeat(64).into();
+        targets.insert(path.replace("20261130-2", "evil-1"), file);
+    }
+}
+
+/// The next root, in which the thief's own keys count for everything, signed by `by`.
+fn coup(stage: &Stage, by: &[&str]) -> Ended {
+    stage.centre().make_key("thief");
+    let thief = stage.centre().key_object("thief");
+    stage.forge().next("root", by, |root| {
+        root["keys"] = json!({ (thief.0.as_str()): thief.1 });
+        for role in ["root", "targets", "snapshot", "timestamp"] {
+            root["roles"][role] = json!({ "keyids": [thief.0], "threshold": 1 });
+        }
+    });
+    stage.fetch()
+}
+
+/// A role that has expired, in a repository that is otherwise whole: what a mirror has that never asks for news.
+fn expired(stage: &Stage, role: &str, by: &[&str]) -> Ended {
+    stage.forge().next(role, by, |signed| signed["expires"] = PAST.into());
+    match role {
+        "root" | "timestamp" => {}
+        "snapshot" => stage.forge().next("timestamp", &["timestamp"], |timestamp| {
+            timestamp["meta"]["snapshot.json"] = stage.forge().describe("snapshot");
+        }),
+        _ => stage.forge().publish(),
+    }
+    stage.fetch()
+}
+
+pub fn attacks() -> Vec<Attack> {
+    vec![
+        Attack::new(
+            "wrong key",
+            "a timestamp signed by a key of nobody's",
+            3,
+            &["timestamp.json", "signatures"],
+            |s| {
+                s.centre().make_key("thief");
+                s.forge().next("timestamp", &["thief"], |_| {});
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "key of another role",
+            "a snapshot signed with the timestamp key",
+            3,
+            &["snapshot.json", "signatures"],
+            |s| {
+                s.forge().next("snapshot", &["timestamp"], |_| {});
+                s.forge().next("timestamp", &["timestamp"], |timestamp| {
+                    timestamp["meta"]["snapshot.json"] = s.forge().describe("snapshot");
+                });
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "root: below threshold",
+            "the next root, signed by one of two root keys",
+            3,
+            &["root.json has 1 valid", "needs 2"],
+            |s| coup(s, &["root"]),
+        ),
+        Attack::new(
+            "root: signed by itself alone",
+            "the next root, signed by the keys that it names",
+            3,
+            &["root.json has 0 valid"],
+            |s| {
+                s.centre().make_key("thief");
+                coup(s, &["thief"])
+            },
+        ),
+        Attack::new(
+            "root: a version left out",
+            "3.root.json, well signed, as 2.root.json",
+            3,
+            &["root.json", "version"],
+            |s| {
+                s.forge().next("root", &ROOT, |root| root["version"] = 3.into());
+                fs::rename(s.repository("metadata/3.root.json"), s.repository("metadata/2.root.json"))
+                    .expect("a root");
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "bundles: below threshold",
+            "a new bundle, signed by one of two, and both online keys",
+            3,
+            &["bundles.json has 1 valid", "needs 2"],
+            |s| {
+                s.forge().next("bundles", &["bundles"], with_another_bundle);
+                s.forge().publish();
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "bundles: one signature twice",
+            "the same key id twice in one file",
+            3,
+            &["bundles.json", "twice"],
+            |s| {
+                s.forge().next("bundles", &["bundles", "bundles"], with_another_bundle);
+                s.forge().publish();
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "bundles: one signature under two names",
+            "the first key's signature under the second's id",
+            3,
+            &["bundles.json has 1 valid"],
+            |s| {
+                s.forge().next("bundles", &BUNDLES, with_another_bundle);
+                let mut file = s.forge().read("bundles");
+                file["signatures"][1]["sig"] = file["signatures"][0]["sig"].clone();
+                s.forge().write("bundles", &file);
+                s.forge().publish();
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "bundles: neither key",
+            "a new bundle, signed with both online keys",
+            3,
+            &["bundles.json has 0 valid"],
+            |s| {
+                s.forge().next("bundles", &["snapshot", "timestamp"], with_another_bundle);
+                s.forge().publish();
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "targets: alone",
+            "targets.json delegates to the thief; no other key",
+            2,
+            &["targets.json"],
+            |s| {
+                s.centre().make_key("thief");
+                let thief = s.centre().key_object("thief");
+                s.forge().edit("targets", &["targets"], |targets| {
+                    targets["delegations"]["keys"] = json!({ (thief.0.as_str()): thief.1 });
+                    targets["delegations"]["roles"][0]["keyids"] = json!([thief.0]);
+                    targets["delegations"]["roles"][0]["threshold"] = 1.into();
+                });
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "freeze: expired timestamp",
+            "well signed, and past its expiry",
+            3,
+            &["timestamp.json expired"],
+            |s| expired(s, "timestamp", &["timestamp"]),
+        ),
+        Attack::new(
+            "freeze: expired snapshot",
+            "well signed, and past its expiry",
+            3,
+            &["snapshot.json expired"],
+            |s| expired(s, "snapshot", &["snapshot"]),
+        ),
+        Attack::new(
+            "freeze: expired targets",
+            "well signed, and past its expiry",
+            3,
+            &["targets.json expired"],
+            |s| expired(s, "targets", &["targets"]),
+        ),
+        Attack::new(
+            "freeze: expired bundles",
+            "well signed, and past its expiry",
+            3,
+            &["bundles.json expired"],
+            |s| expired(s, "bundles", &BUNDLES),
+        ),
+        Attack::new(
+            "freeze: expired root",
+            "well signed, and past its expiry",
+            3,
+            &["root.json expired"],
+            |s| expired(s, "root", &ROOT),
+        ),
+        Attack::new(
+            "freeze: 304 for ever",
+            "not changed, says the mirror, of what has expired",
+            3,
+            &["timestamp.json expired"],
+            |s| {
+                // What the node has kept since it was valid.
+                s.forge().edit("timestamp", &["timestamp"], |timestamp| timestamp["expires"] = PAST.into());
+                let bytes = fs::read(s.repository("metadata/timestamp.json")).expect("a timestamp");
+                let mark =
+                    format!("{} {}\n\"tag\"", s.world.mirror.url(), format::digest::Sha256::of(&bytes));
+                s.node().write("/var/lib/prestage/fetch/metadata/timestamp.json", &bytes);
+                s.node().write("/var/lib/prestage/fetch/metadata/.timestamp.validator", mark);
+                let raw = lab::server::Raw {
+                    suffix: "timestamp.json".into(),
+                    first: b"HTTP/1.1 304 Not Modified\r\nETag: \"tag\"\r\n\r\n".to_vec(),
+                    ..lab::server::Raw::default()
+                };
+                s.mirror(lab::server::Behaviour { raw: Some(raw), ..lab::server::Behaviour::default() });
+                s.fetch()
+            },
+        )
+        .when_fetched(),
+        Attack::new(
+            "rollback of the snapshot",
+            "the next timestamp names the snapshot before",
+            3,
+            &["snapshot.json", "older"],
+            |s| {
+                let old = s.forge().read("snapshot")["signed"]["version"].as_u64().expect("a version") - 1;
+                let bytes =
+                    fs::read(s.repository(&format!("metadata/{old}.snapshot.json"))).expect("a snapshot");
+                s.forge().next("timestamp", &["timestamp"], |timestamp| {
+                    let digest = format::digest::Sha256::of(&bytes);
+                    timestamp["meta"]["snapshot.json"] =
+                        json!({ "version": old, "length": bytes.len(), "hashes": { "sha256": digest } });
+                });
+                s.fetch()
+            },
+        )
+        .when_fetched(),
+        Attack::new(
+            "rollback of bundles",
+            "the next snapshot names the bundles.json before",
+            3,
+            &["bundles.json", "older"],
+            |s| {
+                s.forge().publish_with(|snapshot| {
+                    let old = snapshot["meta"]["bundles.json"]["version"].as_u64().expect("a version") - 1;
+                    let bytes =
+                        fs::read(s.repository(&format!("metadata/{old}.bundles.json"))).expect("a role");
+                    let digest = format::digest::Sha256::of(&bytes);
+                    snapshot["meta"]["bundles.json"] =
+                        json!({ "version": old, "length": bytes.len(), "hashes": { "sha256": digest } });
+                });
+                s.fetch()
+            },
+        )
+        .when_fetched(),
+        Attack::new(
+            "rollback of targets",
+            "the next snapshot names the targets.json before",
+            3,
+            &["targets.json", "older"],
+            |s| {
+                let old = s.forge().describe("targets");
+                s.forge().next("targets", &["targets"], |_| {});
+                s.forge().publish();
+                if s.fetch().code() != Some(0) {
+                    s.fault("the new targets.json was refused");
+                }
+                s.forge().publish_with(|snapshot| snapshot["meta"]["targets.json"] = old);
+                s.fetch()
+            },
+        )
+        .when_fetched(),
+        Attack::new(
+            "a role taken away",
+            "the next snapshot does not list bundles",
+            3,
+            &["bundles.json", "not listed"],
+            |s| {
+                s.forge().publish_with(|snapshot| {
+                    snapshot["meta"].as_object_mut().expect("meta").remove("bundles.json");
+                });
+                s.fetch()
+            },
+        )
+        .when_fetched(),
+        Attack::new(
+            "mixed versions",
+            "bundles.json says another version than the snapshot",
+            3,
+            &["bundles.json", "version"],
+            |s| {
+                s.forge().publish_with(|snapshot| snapshot["meta"]["bundles.json"]["version"] = 9.into());
+                fs::copy(s.forge().file("bundles"), s.repository("metadata/9.bundles.json")).expect("a role");
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "the end of the numbers",
+            "a timestamp of version 2^64-1",
+            3,
+            &["timestamp.json", "version"],
+            |s| {
+                s.forge()
+                    .edit("timestamp", &["timestamp"], |timestamp| timestamp["version"] = u64::MAX.into());
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "signed nonsense",
+            "a snapshot whose lists are numbers",
+            3,
+            &["snapshot.json", "malformed"],
+            |s| {
+                s.forge().publish_with(|snapshot| snapshot["meta"] = 7.into());
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "another kind of role",
+            "a timestamp that says it is a snapshot",
+            3,
+            &["timestamp.json", "_type"],
+            |s| {
+                s.forge()
+                    .next("timestamp", &["timestamp"], |timestamp| timestamp["_type"] = "snapshot".into());
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "a role in another's place",
+            "targets delegates to a role called timestamp",
+            3,
+            &["targets.json", "top-level"],
+            |s| {
+                s.forge().next("targets", &["targets"], |targets| {
+                    targets["delegations"]["roles"][0]["name"] = "timestamp".into();
+                });
+                s.forge().publish();
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "rollback behind root's back",
+            "the fetch step's copies are older than root's own",
+            3,
+            &["timestamp.json", "older"],
+            |s| {
+                // Root has seen the newest, and installed nothing.
+                s.attacker(
+                    User::Root,
+                    "rm -r /var/lib/prestage/fetch/staged && prestage install --now; test $? = 1",
+                );
+                for role in ["timestamp", "snapshot", "bundles"] {
+                    let mut found = Vec::new();
+                    lab::repository::find(&s.first().join("metadata"), &format!("{role}.json"), &mut found);
+                    found.sort();
+                    let old = fs::read(found.last().expect("a role")).expect("a role");
+                    s.node().write(&format!("/var/lib/prestage/fetch/metadata/{role}.json"), old);
+                }
+                s.install()
+            },
+        )
+        .when_fetched(),
+    ]
+}
