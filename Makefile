@@ -8,11 +8,13 @@
 #   make fuzz       every reader of foreign bytes for ten minutes each
 #   make bench-fetch  how caps are kept, speed beside curl, idle polls (root)
 #   make bench      speed and memory beside the ordinary tools (root)
+#   make bench-fleet  hundreds of agents on thin lines that fail, beside the usual scripts (root; 20 minutes;
+#                   STORES=6 NODES=2 make bench-fleet: 90 seconds)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test test-long lint fuzz bench bench-fetch clean
+.PHONY: all setup build demo test test-long lint fuzz bench bench-fetch bench-fleet clean
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -57,6 +59,10 @@ bench: setup
 bench-fetch: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
 	scripts/bench-fetch.sh
+
+bench-fleet: setup
+	@cargo build --release -p prestage -p prestage-build -p prestage-fleet-bench
+	scripts/bench-fleet.sh
 
 fuzz: setup
 	scripts/fuzz.sh 600

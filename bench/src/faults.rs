@@ -48,7 +48,12 @@ pub enum Fault {
 }
 
 /// The faults of a window, in order of time.
-pub fn schedule(stores: usize, nodes_per_store: usize, window: Duration, seed: u64) -> Vec<(Duration, Fault)> {
+pub fn schedule(
+    stores: usize,
+    nodes_per_store: usize,
+    window: Duration,
+    seed: u64,
+) -> Vec<(Duration, Fault)> {
     let mut random = Random::new(seed ^ 0xfa_0175);
     let mut part = |(from, to): (u64, u64)| {
         let thousandths = from * 1000 + random.below((to - from) * 1000);
@@ -60,8 +65,7 @@ pub fn schedule(stores: usize, nodes_per_store: usize, window: Duration, seed: u
         out.extend([(at, Fault::ServerDown), (at + length, Fault::ServerUp)]);
     }
     let times: Vec<Duration> = (0..share(stores, RESETS)).map(|_| part(BEGIN)).collect();
-    let outages: Vec<_> =
-        (0..share(stores, LINES_CUT)).map(|_| (part(BEGIN), part(LINE_OUTAGE))).collect();
+    let outages: Vec<_> = (0..share(stores, LINES_CUT)).map(|_| (part(BEGIN), part(LINE_OUTAGE))).collect();
     let cuts: Vec<_> =
         (0..share(stores * nodes_per_store, POWER_CUTS)).map(|_| (part(BEGIN), part(POWER_OUTAGE))).collect();
     for at in times {

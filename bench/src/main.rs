@@ -6,10 +6,13 @@ mod faults; // what goes wrong, and when
 mod machine; // power, and what runs while there is some
 mod meter; // bytes on the lines
 mod network; // stores, a wide-area network and a data centre
+mod plot; // curves
 mod record; // what was seen, and the figures of it
+mod report; // tables and plots
 mod run; // one contender's run
 mod scale; // how large
 mod server; // the data centre's HTTP server
+mod sim; // the same for fleets that no machine can run
 mod stock; // what is distributed
 mod wire; // delay and loss
 
@@ -19,9 +22,13 @@ use std::time::Instant;
 
 use contender::{Apt, Contender, Curl, Prestage, Rsync};
 use network::Network;
-use run::Bench;
+use record::Record;
+use report::Findings;
+use run::{Bench, Course};
 use scale::Scale;
 use server::Server;
+use sim::Way;
+use sim::fleet::{Calibration, Fleet};
 use stock::Stock;
 
 /// The bench's own failures are for people to read.
@@ -49,23 +56,78 @@ fn bench() -> Result<()> {
     let began = Instant::now();
     let root = work.join("node");
     std::fs::create_dir(&root)?;
-    let stock = Stock::make(&scale, &root, |folder| std::fs::write(out.join("sandbox"), folder.as_os_str().as_encoded_bytes()))?;
-    say(began, &format!("a bundle of {} bytes; a node needs {}", stock.bundle_bytes()?, stock.kinds[0].bytes));
+    let stock = Stock::make(&scale, &root, |folder| {
+        std::fs::write(out.join("sandbox"), folder.as_os_str().as_encoded_bytes())
+    })?;
+    say(
+        began,
+        &format!("a bundle of {} bytes; a node needs {}", stock.bundle_bytes()?, stock.kinds[0].bytes),
+    );
     let network = Network::build(&scale, &work)?;
     say(began, &format!("{} stores are connected", scale.stores));
     let server = Server::new(&stock, &work.join("nginx"))?;
     let bench = Bench { scale, stock, network, server, root, logs: out.join("logs"), work };
-    let contenders: [&dyn Contender; 4] = [&Prestage, &Curl, &Rsync::new(&bench.scale), &Apt];
-    let mut records = Vec::new();
+    let calibration = calibrate(&bench)?;
+    say(began, &format!("one node alone: {calibration:?}"));
+    let contenders: [&dyn Contender; 4] = [&Prestage { paced: true }, &Curl, &Rsync::new(&bench.scale), &Apt];
+    let mut measured = Vec::new();
     for contender in contenders {
-        let lost = bench.network.wire.lost();
-        let record = run::run(&bench, contender)?;
-        let figures = record.figures();
-        say(began, &format!("{}: {figures:?}, {} frames lost", record.name, bench.network.wire.lost() - lost));
-        records.push(record);
+        say(began, contender.name());
+        measured.push(run::run(&bench, contender, Course::Fleet)?);
     }
-    std::fs::write(out.join("records.json"), serde_json::to_vec(&records)?)?;
+    let sizes = (bench.stock.bundle_bytes()? as f64, bench.stock.needs());
+    let mut fleet =
+        Fleet::of_bench(&bench.scale, sizes, bench.stock.kinds.iter().map(|k| k.bytes as f64).collect());
+    fleet.calibration = calibration;
+    let predicted = simulate_all(&fleet)?;
+    let mut simulated = Vec::new();
+    for nodes in &bench.scale.simulated {
+        say(began, &format!("simulating {nodes} nodes"));
+        let fleet = Fleet::of(*nodes, calibration, bench.scale.seed);
+        let records = simulate_all(&fleet)?;
+        simulated.push((fleet, records));
+    }
+    let findings = Findings {
+        scale: &bench.scale,
+        sizes,
+        calibration,
+        measured: &measured,
+        predicted: &predicted,
+        simulated: &simulated,
+    };
+    let text = findings.write(&out)?;
+    std::fs::write(out.join("records.json"), serde_json::to_vec(&[&measured, &predicted])?)?;
+    print!("{text}");
+    say(began, &format!("done; tables and plots are in {}", out.display()));
     Ok(())
+}
+
+/// Measures what the simulation takes as given: one node alone, with curl and with the agent.
+fn calibrate(bench: &Bench) -> Result<Calibration> {
+    let alone = |contender: &dyn Contender| -> Result<(f64, f64)> {
+        let record = run::run(bench, contender, Course::Alone)?;
+        let seconds = record.done.first().copied().flatten();
+        let seconds =
+            seconds.ok_or_else(|| format!("{}: one node alone did not get everything", record.name))?;
+        Ok((record.sent.iter().sum(), seconds))
+    };
+    let (line, round_trip) = (bench.scale.store_rate as f64 / 8.0, bench.scale.round_trip.as_secs_f64());
+    let (bytes, seconds) = alone(&Curl)?;
+    let content = bench.stock.bundle_bytes()? as f64;
+    // Connecting and asking take two round trips, and starting slowly about two more.
+    let (wire, usable) = (bytes / content, bytes / (seconds - 4.0 * round_trip) / line);
+    let (bytes, seconds) = alone(&Prestage { paced: false })?;
+    let needs = bench.stock.kind(0).bytes as f64;
+    Ok(Calibration {
+        wire,
+        usable: usable.min(1.0),
+        metadata: (bytes - needs * wire).max(0.0),
+        run: (seconds - bytes / (line * usable.min(1.0))).max(0.0),
+    })
+}
+
+fn simulate_all(fleet: &Fleet) -> Result<Vec<Record>> {
+    Way::ALL.into_iter().map(|way| sim::simulate(fleet, way)).collect()
 }
 
 /// One line to the terminal, apart from the table.

@@ -27,7 +27,8 @@ pub struct Reading {
 fn read(network: &Network, stores: usize) -> Result<Reading> {
     let centre = counters(&network.centre)?;
     let wan = counters(&network.wan)?;
-    let of = |counters: &HashMap<String, (u64, u64)>, name: &str| counters.get(name).copied().unwrap_or_default();
+    let of =
+        |counters: &HashMap<String, (u64, u64)>, name: &str| counters.get(name).copied().unwrap_or_default();
     let (received, sent) = of(&centre, UPLINK);
     let stores = (0..stores).map(|store| of(&wan, &line(store)).1).collect();
     Ok(Reading { at: Duration::ZERO, sent, received, stores })

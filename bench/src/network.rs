@@ -36,11 +36,13 @@ const UPLINK_QUEUE: &str = "60ms";
 /// # Errors
 /// If the machine does not allow it: root is needed.
 pub fn enter_own_world(work: &Path) -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
-        .map_err(|e| format!("no namespaces of its own: {e}; run it as root, where containers may be nested"))?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).map_err(|e| {
+        format!("no namespaces of its own: {e}; run it as root, where containers may be nested")
+    })?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     fs::create_dir_all("/run/netns")?;
-    for (target, kind) in [(work, "tmpfs"), (Path::new("/run/netns"), "tmpfs"), (Path::new("/sys"), "sysfs")] {
+    for (target, kind) in [(work, "tmpfs"), (Path::new("/run/netns"), "tmpfs"), (Path::new("/sys"), "sysfs")]
+    {
         mount(Some(kind), target, Some(kind), MsFlags::empty(), None::<&str>)
             .map_err(|e| format!("{kind} on {}: {e}", target.display()))?;
     }
@@ -75,7 +77,8 @@ impl Namespace {
     /// # Errors
     /// If the kernel does not let it.
     pub fn enter(&self) -> Result<()> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|e| format!("namespace {}: {e}", self.name).into())
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| format!("namespace {}: {e}", self.name).into())
     }
 
     /// Does something in it, in a thread of its own.
@@ -126,7 +129,10 @@ impl Network {
         let rate = scale.uplink;
         for (at, name) in [(&centre, UPLINK), (&wan, "downlink")] {
             ip(Some(at), &format!("link set {name} up\n"))?;
-            tc(at, &format!("qdisc add dev {name} root tbf rate {rate}bit burst 16kb latency {UPLINK_QUEUE}\n"))?;
+            tc(
+                at,
+                &format!("qdisc add dev {name} root tbf rate {rate}bit burst 16kb latency {UPLINK_QUEUE}\n"),
+            )?;
         }
         ip(Some(&centre), &format!("addr add {CENTRE}/24 dev {UPLINK}\nroute add default via 10.64.0.2\n"))?;
         ip(Some(&wan), "addr add 10.64.0.2/24 dev downlink\n")?;
@@ -163,7 +169,10 @@ impl Network {
             }
             ip(Some(namespace), &(lines + &format!("route add default via {}\n", gateway(store))))?;
             let rate = scale.store_upstream();
-            tc(namespace, &format!("qdisc add dev line root tbf rate {rate}bit burst 5kb latency {STORE_QUEUE}\n"))?;
+            tc(
+                namespace,
+                &format!("qdisc add dev line root tbf rate {rate}bit burst 5kb latency {STORE_QUEUE}\n"),
+            )?;
         }
         Ok(Network { centre, wan, stores, wire })
     }

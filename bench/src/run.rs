@@ -138,12 +138,22 @@ impl<'b> Run<'b> {
     }
 }
 
+/// Who takes part, and whether anything goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Everybody, with all faults.
+    Fleet,
+    /// The first node alone, on idle lines, and nothing fails but the frames that the wire loses.
+    Alone,
+}
+
 /// Runs a contender.
 ///
 /// # Errors
 /// If the bench itself fails; what becomes of the nodes is the result.
-pub fn run(bench: &Bench, contender: &dyn Contender) -> Result<Record> {
-    let (scale, nodes) = (&bench.scale, bench.scale.nodes());
+pub fn run(bench: &Bench, contender: &dyn Contender, course: Course) -> Result<Record> {
+    let scale = &bench.scale;
+    let nodes = if course == Course::Fleet { scale.nodes() } else { 1 };
     let log = Log { done: vec![None; nodes], tries: vec![0; nodes], hit: vec![false; nodes], failure: None };
     let mut run = Run {
         bench,
@@ -181,8 +191,10 @@ pub fn run(bench: &Bench, contender: &dyn Contender) -> Result<Record> {
             let work = move || namespace.enter().and_then(|()| contender.live(&run.seat(node)));
             threads.push(spawn(scope, move || run.note(work())));
         }
-        let conduct = || run.note(cause(run, &conductor, &server, &senders));
-        threads.push(scope.spawn(conduct));
+        if course == Course::Fleet {
+            let conduct = || run.note(cause(run, &conductor, &server, &senders));
+            threads.push(scope.spawn(conduct));
+        }
 
         wait_for_the_end(run);
         for machine in run.nodes.iter().chain(&senders).chain([&conductor, &server]) {
@@ -233,7 +245,8 @@ pub fn run(bench: &Bench, contender: &dyn Contender) -> Result<Record> {
     }
     fs::remove_dir_all(&run.folder)?;
     let sent = evenly(&readings, interval.as_secs_f64());
-    let (first, last) = (readings.first().cloned().unwrap_or_default(), readings.last().cloned().unwrap_or_default());
+    let (first, last) =
+        (readings.first().cloned().unwrap_or_default(), readings.last().cloned().unwrap_or_default());
     Ok(Record {
         name: contender.name().to_owned(),
         window: scale.window.as_secs_f64(),

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
+use agent::spread::Pace;
+
 use crate::Result;
+use crate::sim::fleet::Timer;
 
 /// What a bench is made of.
 #[derive(Clone, Debug)]
@@ -61,7 +64,8 @@ impl Scale {
         let all = stores * nodes;
         let window = number("WINDOW", (all * 4 / 5).clamp(15, 240), 5, 3600)?;
         let store_rate = number("STORE_RATE", 4_000_000, 100_000, 1_000_000_000)?;
-        let uplink = number("UPLINK", (stores * store_rate * 5 / 12).max(store_rate), 100_000, 1_000_000_000)?;
+        let uplink =
+            number("UPLINK", (stores * store_rate * 5 / 12).max(store_rate), 100_000, 1_000_000_000)?;
         let bundle = (uplink / 8 * window) as f64 * ALL_AT_ONCE_SHARE / all as f64;
         let simulated = variable("SIMULATED").unwrap_or_else(|| "10000 100000".into());
         let simulated = simulated.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>();
@@ -92,6 +96,40 @@ impl Scale {
     /// What a store can send, in bit/s.
     pub fn store_upstream(&self) -> u64 {
         self.store_rate / UPSTREAM_SHARE
+    }
+
+    /// `[fetch] rate` of the agents, in bit/s: at it, a node's own transfer takes an eighth of the window.
+    pub fn rate(&self, needs: f64) -> f64 {
+        needs * 8.0 / (self.window.as_secs_f64() / 8.0)
+    }
+
+    /// `[fetch] stall-timeout-seconds` of the agents: ten seconds in a window of four minutes.
+    pub fn stall(&self) -> Duration {
+        Duration::from_secs((self.window.as_secs() / 24).max(2))
+    }
+
+    /// How the agents are paced: as they are shipped, for a window that is hundreds of times shorter; but polls come
+    /// only ten times in it, for hundreds of agents share two cores here.
+    pub fn pace(&self) -> Pace {
+        let part = |divisor: u64| i64::try_from((self.window.as_secs() / divisor).max(1)).unwrap_or(1);
+        Pace {
+            poll_every: part(10),
+            spread_over: part(2),
+            retry_first: part(80),
+            retry_cap: part(10),
+            ..Pace::default()
+        }
+    }
+
+    /// The agents' timer: four times as often as they poll.
+    pub fn timer(&self) -> Timer {
+        let window = self.window.as_secs_f64();
+        Timer { boot: window / 80.0, every: window / 60.0, jitter: window / 80.0 }
+    }
+
+    /// Before a script tries again: five seconds in a window of four minutes.
+    pub fn pause(&self) -> Duration {
+        self.window / 48
     }
 
     /// A node's id, which decides its place in the fleet.

@@ -72,7 +72,11 @@ impl Stock {
     ///
     /// # Errors
     /// If a file cannot be read or written; the laboratory panics where one of its tools fails.
-    pub fn make(scale: &Scale, root: &Path, tell: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<Stock> {
+    pub fn make(
+        scale: &Scale,
+        root: &Path,
+        tell: impl FnOnce(&Path) -> std::io::Result<()>,
+    ) -> Result<Stock> {
         let sandbox = Sandbox::new();
         tell(sandbox.path())?;
         let archive = Archive::new(&sandbox);
@@ -82,7 +86,10 @@ impl Stock {
         let nodes: Vec<Node> = (0..KINDS).map(|kind| Node::new(&sandbox, &format!("kind-{kind}"))).collect();
         for (kind, node) in nodes.iter().enumerate() {
             let status = node.read("/var/lib/dpkg/status");
-            node.write("/var/lib/dpkg/status", format!("{}\n\n{}", status.trim_end(), installed(members(kind))));
+            node.write(
+                "/var/lib/dpkg/status",
+                format!("{}\n\n{}", status.trim_end(), installed(members(kind))),
+            );
         }
         let others = sandbox.path().join("others");
         fs::write(&others, installed(COMMON + KINDS * OF_A_KIND..PACKAGES))?;
@@ -105,6 +112,11 @@ impl Stock {
     /// The kind of a node.
     pub fn kind(&self, node: usize) -> &Kind {
         &self.kinds[node % KINDS]
+    }
+
+    /// What a node needs on average, in bytes.
+    pub fn needs(&self) -> f64 {
+        self.kinds.iter().map(|kind| kind.bytes as f64).sum::<f64>() / self.kinds.len().max(1) as f64
     }
 
     /// Size of the bundle, in bytes.
@@ -207,7 +219,9 @@ fn plan(node: Node, root: &Path, repository: &Path) -> Result<Kind> {
         }
     }
     if needs.len() != COMMON + OF_A_KIND {
-        return Err(format!("a node needs {} packages and was planned {}", COMMON + OF_A_KIND, needs.len()).into());
+        return Err(
+            format!("a node needs {} packages and was planned {}", COMMON + OF_A_KIND, needs.len()).into()
+        );
     }
     needs.sort();
     Ok(Kind { plan, needs, bytes, node })

@@ -10,8 +10,6 @@ pub use curl::Curl;
 pub use prestage::Prestage;
 pub use rsync::Rsync;
 
-use std::time::Duration;
-
 use crate::Result;
 use crate::machine::Machine;
 use crate::run::{Run, Seat};
@@ -64,13 +62,8 @@ pub trait Contender: Sync {
 
 /// The usual loop around a command that may fail, in sh(1): again after a pause, until it works. Counts its tries.
 fn until_it_works(command: &str, scale: &Scale) -> String {
-    let pause = pause(scale).as_secs_f64();
+    let pause = scale.pause().as_secs_f64();
     format!("echo >>tries\nuntil {command}\ndo\nsleep {pause:.2}\necho >>tries\ndone\n")
-}
-
-/// Before a script tries again: five seconds in a window of four minutes.
-pub fn pause(scale: &Scale) -> Duration {
-    scale.window / 48
 }
 
 /// The number of tries that such a loop has counted.

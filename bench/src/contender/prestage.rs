@@ -20,13 +20,10 @@ use crate::scale::Scale;
 use crate::stock::put;
 
 /// The agent.
-pub struct Prestage;
-
-/// A node's own transfer takes this part of the window at the rate that it is allowed, if nothing fails.
-const TRANSFER: f64 = 1.0 / 8.0;
-
-/// How often in a window the timer fires.
-const TICKS: u32 = 40;
+pub struct Prestage {
+    /// Whether it waits for its turn and keeps to its rate; else it is as fast as it can be.
+    pub paced: bool,
+}
 
 impl Contender for Prestage {
     fn name(&self) -> &'static str {
@@ -37,7 +34,8 @@ impl Contender for Prestage {
         let bench = seat.run.bench;
         let kind = bench.stock.kind(seat.node);
         kind.furnish(&seat.folder)?;
-        let text = configuration(&bench.scale, seat.node, bench.stock.variant.as_str(), kind.bytes);
+        let needs = self.paced.then(|| bench.stock.needs());
+        let text = configuration(&bench.scale, seat.node, bench.stock.variant.as_str(), needs);
         Ok(fs::write(seat.folder.join("etc/prestage/agent.toml"), text)?)
     }
 
@@ -46,29 +44,40 @@ impl Contender for Prestage {
         // Each node has its root at the same path, as real ones do: the plan that is copied holds for that path.
         unshare(CloneFlags::CLONE_NEWNS)?;
         put(&seat.folder, &bench.root)?;
-        let scale = &bench.scale;
-        let tick = scale.window / TICKS;
-        let mut random = Random::new(scale.seed ^ seat.node as u64);
-        let mut pause = |least: Duration| least + tick.mul_f64(random.below(1000) as f64 / 1000.0);
-        while seat.machine.boot() {
-            let mut going = seat.machine.wait(pause(Duration::ZERO));
+        let (timer, mut random) = (bench.scale.timer(), Random::new(bench.scale.seed ^ seat.node as u64));
+        let mut upto = |seconds: f64| random.below(1 << 20) as f64 / f64::from(1 << 20) * seconds;
+        let seconds = Duration::from_secs_f64;
+        // The release finds a fleet whose polls have long been spread.
+        let first = if self.paced { bench.scale.pace().poll_every as f64 } else { 0.0 };
+        let mut going = seat.machine.wait(seconds(upto(first)));
+        loop {
             while going {
-                seat.tries();
                 let mut agent = Command::new(program("prestage"));
                 agent.arg("--root").arg(&bench.root).arg("fetch");
                 match seat.run(&mut agent)? {
                     Ended::Code(0) if is_staged(seat) => {
+                        seat.tries();
                         seat.done();
                         return Ok(());
                     }
+                    // It has looked, or it waits for its turn.
                     Ended::Code(0 | 1) => {}
-                    Ended::Code(_) => seat.failed(),
-                    Ended::Cut | Ended::Over => break,
+                    Ended::Code(_) => {
+                        seat.tries();
+                        seat.failed();
+                    }
+                    Ended::Cut | Ended::Over => {
+                        seat.tries();
+                        break;
+                    }
                 }
-                going = seat.machine.wait(pause(tick));
+                going = seat.machine.wait(seconds(timer.every + upto(timer.jitter)));
             }
+            if !seat.machine.boot() {
+                return Ok(());
+            }
+            going = seat.machine.wait(seconds(timer.boot + upto(timer.jitter)));
         }
-        Ok(())
     }
 
     fn holds(&self, seat: &Seat<'_>) -> Result<bool> {
@@ -81,14 +90,22 @@ impl Contender for Prestage {
     }
 }
 
-/// A node's agent.toml.
-fn configuration(scale: &Scale, node: usize, variant: &str, needs: u64) -> String {
+/// A node's agent.toml; `needs`: what its rate is to be made for.
+fn configuration(scale: &Scale, node: usize, variant: &str, needs: Option<f64>) -> String {
+    let pace = scale.pace();
+    let rate = needs.map(|needs| format!("{}kbit/s", (scale.rate(needs) / 1000.0).ceil()));
     format!(
         "[node]\nid = \"{}\"\nvariant = \"{variant}\"\n[repository]\nmirrors = [\"http://{CENTRE}/\"]\n\
-         [fetch]\nrate = \"{}kbit/s\"\nstall-timeout-seconds = {}\n",
+         [fetch]\nrate = \"{}\"\npaced = {}\nstall-timeout-seconds = {}\npoll-every = \"{}s\"\n\
+         spread-over = \"{}s\"\nretry-first = \"{}s\"\nretry-cap = \"{}s\"\n",
         scale.id(node),
-        (needs as f64 * 8.0 / 1000.0 / (scale.window.as_secs_f64() * TRANSFER)).ceil(),
-        (scale.window.as_secs() / 24).max(2),
+        rate.as_deref().unwrap_or("unlimited"),
+        rate.is_some(),
+        scale.stall().as_secs(),
+        pace.poll_every,
+        pace.spread_over,
+        pace.retry_first,
+        pace.retry_cap,
     )
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use format::digest::Sha256;
 use lab::random::Random;
 
-use super::{Contender, pause};
+use super::Contender;
 use crate::Result;
 use crate::faults::choose;
 use crate::machine::{Ended, Machine};
@@ -123,7 +123,7 @@ impl Contender for Rsync {
             let address = address(scale.store_of(node), node % scale.nodes_per_store);
             match pass {
                 1 => wait_for_daemon(&address),
-                _ => _ = machine.wait(pause(scale)),
+                _ => _ = machine.wait(scale.pause()),
             }
             seat.tries();
             // 300 seconds in the scripts, for a window of days.
