@@ -59,10 +59,7 @@ fn bench() -> Result<()> {
     let stock = Stock::make(&scale, &root, |folder| {
         std::fs::write(out.join("sandbox"), folder.as_os_str().as_encoded_bytes())
     })?;
-    say(
-        began,
-        &format!("a bundle of {} bytes; a node needs {}", stock.bundle_bytes()?, stock.kinds[0].bytes),
-    );
+    say(began, &format!("a bundle of {} bytes; a node needs {}", stock.bundle_bytes, stock.kinds[0].bytes));
     let network = Network::build(&scale, &work)?;
     say(began, &format!("{} stores are connected", scale.stores));
     let server = Server::new(&stock, &work.join("nginx"))?;
@@ -71,25 +68,29 @@ fn bench() -> Result<()> {
     say(began, &format!("one node alone: {calibration:?}"));
     let contenders: [&dyn Contender; 4] = [&Prestage { paced: true }, &Curl, &Rsync::new(&bench.scale), &Apt];
     let mut measured = Vec::new();
-    for contender in contenders {
+    for contender in contenders.into_iter().filter(|c| bench.scale.contenders.iter().any(|n| n == c.name())) {
         say(began, contender.name());
         measured.push(run::run(&bench, contender, Course::Fleet)?);
     }
-    let sizes = (bench.stock.bundle_bytes()? as f64, bench.stock.needs());
-    let mut fleet =
-        Fleet::of_bench(&bench.scale, sizes, bench.stock.kinds.iter().map(|k| k.bytes as f64).collect());
-    fleet.calibration = calibration;
-    let predicted = simulate_all(&fleet)?;
+    let fleet = Fleet::of_bench(&bench.scale, &bench.stock, calibration);
+    let way = |record: &Record| Way::ALL.into_iter().find(|way| way.name() == record.name);
+    let predicted: Vec<Record> =
+        measured.iter().filter_map(way).map(|way| sim::simulate(&fleet, way)).collect::<Result<_>>()?;
     let mut simulated = Vec::new();
     for nodes in &bench.scale.simulated {
         say(began, &format!("simulating {nodes} nodes"));
         let fleet = Fleet::of(*nodes, calibration, bench.scale.seed);
-        let records = simulate_all(&fleet)?;
+        let mut records = simulate_all(&fleet)?;
+        // What an operator can say who has three days.
+        let mut patient = fleet.clone();
+        patient.pace.spread_over *= 2;
+        let name = format!("prestage, turns within {} h", patient.pace.spread_over / 3600);
+        records.insert(1, Record { name, ..sim::simulate(&patient, Way::Prestage)? });
         simulated.push((fleet, records));
     }
     let findings = Findings {
         scale: &bench.scale,
-        sizes,
+        stock: &bench.stock,
         calibration,
         measured: &measured,
         predicted: &predicted,
@@ -112,17 +113,18 @@ fn calibrate(bench: &Bench) -> Result<Calibration> {
         Ok((record.sent.iter().sum(), seconds))
     };
     let (line, round_trip) = (bench.scale.store_rate as f64 / 8.0, bench.scale.round_trip.as_secs_f64());
-    let (bytes, seconds) = alone(&Curl)?;
-    let content = bench.stock.bundle_bytes()? as f64;
+    // A full segment on Ethernet, and once more whatever the wire loses.
+    let wire = 1514.0 / 1448.0 * (1.0 + f64::from(bench.scale.loss_ppm) / 1e6);
     // Connecting and asking take two round trips, and starting slowly about two more.
-    let (wire, usable) = (bytes / content, bytes / (seconds - 4.0 * round_trip) / line);
+    let (_, seconds) = alone(&Curl)?;
+    let usable = bench.stock.bundle_bytes as f64 * wire / (seconds - 4.0 * round_trip) / line;
+    let usable = usable.min(1.0);
     let (bytes, seconds) = alone(&Prestage { paced: false })?;
-    let needs = bench.stock.kind(0).bytes as f64;
     Ok(Calibration {
         wire,
-        usable: usable.min(1.0),
-        metadata: (bytes - needs * wire).max(0.0),
-        run: (seconds - bytes / (line * usable.min(1.0))).max(0.0),
+        usable,
+        metadata: (bytes - bench.stock.kind(0).bytes as f64 * wire).max(0.0),
+        run: (seconds - bytes / (line * usable)).max(0.0),
     })
 }
 

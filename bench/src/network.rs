@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::Result;
 use crate::scale::Scale;
-use crate::wire::Wire;
+use crate::wire;
 
 /// The data centre's address.
 pub const CENTRE: &str = "10.64.0.1";
@@ -86,11 +86,10 @@ impl Namespace {
     /// # Errors
     /// If it cannot be entered.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let done = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let thread = scope.spawn(|| self.enter().map(|()| work()));
             thread.join().unwrap_or_else(|_| Err("a thread in a namespace died".into()))
-        });
-        done
+        })
     }
 }
 
@@ -102,8 +101,6 @@ pub struct Network {
     pub wan: Namespace,
     /// Where the nodes are.
     pub stores: Vec<Namespace>,
-    /// Keeps the delay.
-    pub wire: Wire,
 }
 
 impl Network {
@@ -137,7 +134,7 @@ impl Network {
         ip(Some(&centre), &format!("addr add {CENTRE}/24 dev {UPLINK}\nroute add default via 10.64.0.2\n"))?;
         ip(Some(&wan), "addr add 10.64.0.2/24 dev downlink\n")?;
         wan.within(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))??;
-        let wire = Wire::start(
+        wire::join(
             [tap(folder, "tap-near")?, tap(folder, "tap-far")?],
             scale.round_trip / 2,
             scale.loss_ppm,
@@ -174,7 +171,7 @@ impl Network {
                 &format!("qdisc add dev line root tbf rate {rate}bit burst 5kb latency {STORE_QUEUE}\n"),
             )?;
         }
-        Ok(Network { centre, wan, stores, wire })
+        Ok(Network { centre, wan, stores })
     }
 
     /// Cuts a store's line, or joins it again. What is sent to it meanwhile vanishes.

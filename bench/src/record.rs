@@ -19,9 +19,11 @@ pub struct Record {
     pub stores: Vec<f64>,
     /// For each node: when it had everything, verified, in seconds.
     pub done: Vec<Option<f64>>,
-    /// For each node: how often it, or somebody for it, began to fetch.
+    /// For each node: how often it, or somebody for it, tried to fetch. What a program does over within one run is not
+    /// counted.
     pub tries: Vec<u32>,
-    /// For each node: whether a fault ended one of its tries, or took its power, before it had everything.
+    /// For each node: whether a fault fell on it while something was fetched for it, or took its power before it had
+    /// everything.
     pub hit: Vec<bool>,
     /// For each node: the bytes of what it must have, as packages.
     pub needs: Vec<f64>,
@@ -66,7 +68,7 @@ impl Record {
         done.sort_by(f64::total_cmp);
         let hit = self.hit.iter().filter(|hit| **hit).count() as f64;
         let recovered = self.done.iter().zip(&self.hit).filter(|(done, hit)| **hit && done.is_some()).count();
-        let sent: f64 = self.sent.iter().sum();
+        let sent = self.sent.iter().fold(0.0, |sum, bytes| sum + bytes);
         let at = |part: f64| done.get(((nodes * part).ceil() as usize).max(1) - 1).copied();
         Figures {
             peak: self.peak((self.window / SLICES).max(SHORTEST)),
@@ -84,9 +86,12 @@ impl Record {
 
     /// The largest rate over any `slice` of seconds, in bit/s.
     pub fn peak(&self, slice: f64) -> f64 {
+        if self.sent.is_empty() {
+            return 0.0;
+        }
         let n = ((slice / self.interval).round() as usize).max(1);
         let sum = |bytes: &[f64]| bytes.iter().sum::<f64>();
-        let most = self.sent.windows(n.min(self.sent.len().max(1))).map(sum).fold(0.0, f64::max);
+        let most = self.sent.windows(n.min(self.sent.len())).map(sum).fold(0.0, f64::max);
         most * 8.0 / (n as f64 * self.interval)
     }
 
@@ -110,8 +115,15 @@ impl Record {
         let mut out = vec![(0.0, 0.0)];
         out.extend(done.iter().enumerate().map(|(i, at)| (*at, (i + 1) as f64 / nodes)));
         out.push((self.window, done.len() as f64 / nodes));
-        out
+        thin(out)
     }
+}
+
+/// At most some hundred of the points of a curve: a picture shows no more.
+pub fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    const MOST: usize = 400;
+    let (each, last) = (points.len().div_ceil(MOST), points.len().saturating_sub(1));
+    points.into_iter().enumerate().filter(|(i, _)| i % each == 0 || *i == last).map(|(_, p)| p).collect()
 }
 
 #[cfg(test)]
@@ -139,6 +151,7 @@ mod tests {
         assert_eq!((figures.half, figures.most, figures.last), (Some(4.0), None, 10.0));
         assert_eq!((figures.bytes_per_needed, figures.retries), (1.25, 0.5));
         assert_eq!(record.completion().last(), Some(&(96.0, 0.75)));
+        assert_eq!(thin((0..1001).map(|i| (f64::from(i), 0.0)).collect()).last(), Some(&(1000.0, 0.0)));
         assert_eq!(record.load(2), vec![(0.5, 3200.0), (1.5, 4800.0)]);
     }
 }

@@ -6,16 +6,17 @@ use std::path::Path;
 
 use crate::Result;
 use crate::plot::{Series, distribution, lines};
-use crate::record::Record;
+use crate::record::{Record, thin};
 use crate::scale::Scale;
 use crate::sim::fleet::{Calibration, Fleet};
+use crate::stock::Stock;
 
 /// What a run of the bench has brought.
 pub struct Findings<'f> {
     /// How large it was.
     pub scale: &'f Scale,
-    /// Size of the bundle, and what a node needed of it.
-    pub sizes: (f64, f64),
+    /// What was distributed.
+    pub stock: &'f Stock,
     /// What was measured of single transfers.
     pub calibration: Calibration,
     /// The contenders.
@@ -57,8 +58,8 @@ impl Findings<'_> {
             rate(scale.uplink as f64),
             scale.round_trip.as_millis(),
             scale.loss_ppm,
-            size(self.sizes.0),
-            size(self.sizes.1),
+            size(self.stock.bundle_bytes as f64),
+            size(self.stock.needs()),
             scale.seed,
         );
         out += &table(self.measured);
@@ -142,7 +143,7 @@ impl Findings<'_> {
                     &title("Bytes to a store for each byte its nodes need"),
                     "bytes on the line / bytes needed",
                     "part of the stores",
-                    &measured(&|r| distribution(bytes_per_needed(r, self.scale.nodes_per_store))),
+                    &measured(&|r| thin(distribution(bytes_per_needed(r, self.scale.nodes_per_store)))),
                 ),
             ),
             (
@@ -151,7 +152,9 @@ impl Findings<'_> {
                     &title("Tries beyond the first"),
                     "tries",
                     "part of the nodes",
-                    &measured(&|r| distribution(r.tries.iter().map(|t| f64::from(t.saturating_sub(1))))),
+                    &measured(&|r| {
+                        thin(distribution(r.tries.iter().map(|t| f64::from(t.saturating_sub(1)))))
+                    }),
                 ),
             ),
         ];

@@ -62,6 +62,8 @@ pub struct Run<'b> {
 struct Log {
     done: Vec<Option<Duration>>,
     tries: Vec<u32>,
+    /// Whether something is being fetched for it.
+    busy: Vec<bool>,
     hit: Vec<bool>,
     /// The first failure of the bench itself.
     failure: Option<String>,
@@ -97,14 +99,14 @@ impl Seat<'_> {
         self.machine.run(nice.current_dir(&self.folder).stdout(log.try_clone()?).stderr(log))
     }
 
-    /// It, or somebody for it, begins to fetch.
-    pub fn tries(&self) {
-        self.run.log().tries[self.node] += 1;
+    /// Something is being fetched for it from now on, or not any more: a fault hits it only meanwhile.
+    pub fn busy(&self, busy: bool) {
+        self.run.log().busy[self.node] = busy;
     }
 
-    /// A try has failed.
-    pub fn failed(&self) {
-        self.run.log().hit[self.node] = true;
+    /// It, or somebody for it, has tried to fetch.
+    pub fn tried(&self) {
+        self.run.log().tries[self.node] += 1;
     }
 
     /// It says that it has everything.
@@ -127,6 +129,14 @@ impl<'b> Run<'b> {
 
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A fault hits those of these nodes that are at work.
+    fn hit(&self, nodes: impl Fn(usize) -> bool) {
+        let mut log = self.log();
+        for node in (0..log.hit.len()).filter(|node| nodes(*node)) {
+            log.hit[node] |= log.busy[node] && log.done[node].is_none();
+        }
     }
 
     /// Notes a failure of the bench itself, which ends it.
@@ -154,7 +164,13 @@ pub enum Course {
 pub fn run(bench: &Bench, contender: &dyn Contender, course: Course) -> Result<Record> {
     let scale = &bench.scale;
     let nodes = if course == Course::Fleet { scale.nodes() } else { 1 };
-    let log = Log { done: vec![None; nodes], tries: vec![0; nodes], hit: vec![false; nodes], failure: None };
+    let log = Log {
+        done: vec![None; nodes],
+        tries: vec![0; nodes],
+        busy: vec![false; nodes],
+        hit: vec![false; nodes],
+        failure: None,
+    };
     let mut run = Run {
         bench,
         nodes: (0..nodes).map(|_| Machine::default()).collect(),
@@ -222,10 +238,8 @@ pub fn run(bench: &Bench, contender: &dyn Contender, course: Course) -> Result<R
         if let Ok(log) = fs::read(seat.folder.join("log")) {
             fs::write(logs.join(scale.id(node)), log)?;
         }
-        if let Some(more) = contender.tries_of(&seat) {
-            let mut log = run.log();
-            log.tries[node] = more;
-            log.hit[node] |= more > 1;
+        if let Some(tries) = contender.tries_of(&seat) {
+            run.log().tries[node] = tries;
         }
         let said = run.log().done[node];
         if said.is_some() && !contender.holds(&seat)? {
@@ -309,11 +323,20 @@ fn cause(run: &Run<'_>, conductor: &Machine, server: &Machine, senders: &[Machin
             return Ok(());
         }
         match fault {
-            Fault::LineCut(store) => network.set_line(store, false)?,
+            Fault::LineCut(store) => {
+                network.set_line(store, false)?;
+                run.hit(|node| scale.store_of(node) == store);
+            }
             Fault::LineWhole(store) => network.set_line(store, true)?,
-            Fault::Reset(store) => network.reset(store)?,
+            Fault::Reset(store) => {
+                run.hit(|node| scale.store_of(node) == store);
+                network.reset(store)?;
+            }
             // What a contender sends from the data centre is its server.
-            Fault::ServerDown => [server].into_iter().chain(senders).for_each(Machine::cut),
+            Fault::ServerDown => {
+                run.hit(|_| true);
+                [server].into_iter().chain(senders).for_each(Machine::cut);
+            }
             Fault::ServerUp => [server].into_iter().chain(senders).for_each(Machine::restore),
             Fault::PowerCut(node) => {
                 let mut log = run.log();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use agent::spread::Pace;
 
 use crate::Result;
+use crate::sim::Way;
 use crate::sim::fleet::Timer;
 
 /// What a bench is made of.
@@ -31,6 +32,8 @@ pub struct Scale {
     pub loss_ppm: u32,
     /// `BUNDLE`: size of the bundle, in bytes.
     pub bundle: u64,
+    /// `CONTENDERS`: who takes part, by name.
+    pub contenders: Vec<String>,
     /// `SIMULATED`: the sizes of the fleets to simulate, in nodes.
     pub simulated: Vec<usize>,
 }
@@ -69,7 +72,14 @@ impl Scale {
         let bundle = (uplink / 8 * window) as f64 * ALL_AT_ONCE_SHARE / all as f64;
         let simulated = variable("SIMULATED").unwrap_or_else(|| "10000 100000".into());
         let simulated = simulated.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>();
+        let known: Vec<&str> = Way::ALL.iter().map(|way| way.name()).collect();
+        let contenders = variable("CONTENDERS").unwrap_or_else(|| known.join(" "));
+        let contenders: Vec<String> = contenders.split_whitespace().map(str::to_owned).collect();
+        if let Some(unknown) = contenders.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(format!("CONTENDERS: there is no {unknown}; there are {}", known.join(", ")).into());
+        }
         Ok(Scale {
+            contenders,
             stores: usize::try_from(stores)?,
             nodes_per_store: usize::try_from(nodes)?,
             seed: number("SEED", 1, 0, u64::MAX)?,
@@ -160,7 +170,13 @@ mod tests {
 
     #[test]
     fn what_is_no_number_or_too_large_is_refused_by_name() {
-        for (name, value) in [("STORES", "many"), ("NODES", "0"), ("WINDOW", "-1"), ("SIMULATED", "1e4")] {
+        for (name, value) in [
+            ("STORES", "many"),
+            ("NODES", "0"),
+            ("WINDOW", "-1"),
+            ("SIMULATED", "1e4"),
+            ("CONTENDERS", "scp"),
+        ] {
             let error = Scale::read(|n| (n == name).then(|| value.to_owned())).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }

@@ -12,7 +12,7 @@ use format::name::Variant;
 use lab::debs::Deb;
 use lab::node::Node;
 use lab::random::Random;
-use lab::repository::{Archive, Centre};
+use lab::repository::{Archive, Centre, Part};
 use lab::sandbox::{Sandbox, command, program, succeed};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -56,8 +56,12 @@ pub struct Stock {
     pub repository: PathBuf,
     /// The bundle in it.
     pub bundle: PathBuf,
-    /// The bundle's digest.
+    /// Its size.
+    pub bundle_bytes: u64,
+    /// Its digest.
     pub bundle_digest: Sha256,
+    /// Its index's digest, by which nodes know it.
+    pub index: Sha256,
     /// The apt archive of the same packages.
     pub archive: PathBuf,
     /// Its keyring.
@@ -102,11 +106,23 @@ impl Stock {
         let collected = centre.collect(&archive, &variant, &inventories);
         centre.publish(&centre.bundle(&collected, VERSION));
         let repository = centre.repository();
-        let bundle = centre.file(lab::repository::Part::BundleData);
-        let bundle_digest = Sha256::of_reader(&mut fs::File::open(&bundle)?)?.0;
+        let bundle = centre.file(Part::BundleData);
+        let (bundle_digest, bundle_bytes) = Sha256::of_reader(&mut fs::File::open(&bundle)?)?;
+        let index = Sha256::of(&fs::read(centre.file(Part::Index))?);
         let kinds = nodes.into_iter().map(|node| plan(node, root, &repository)).collect::<Result<_>>()?;
         let (keyring, archive) = (archive.keyring(), sandbox.path().join("archive"));
-        Ok(Stock { variant, repository, bundle, bundle_digest, archive, keyring, kinds, _sandbox: sandbox })
+        Ok(Stock {
+            variant,
+            repository,
+            bundle,
+            bundle_bytes,
+            bundle_digest,
+            index,
+            archive,
+            keyring,
+            kinds,
+            _sandbox: sandbox,
+        })
     }
 
     /// The kind of a node.
@@ -117,14 +133,6 @@ impl Stock {
     /// What a node needs on average, in bytes.
     pub fn needs(&self) -> f64 {
         self.kinds.iter().map(|kind| kind.bytes as f64).sum::<f64>() / self.kinds.len().max(1) as f64
-    }
-
-    /// Size of the bundle, in bytes.
-    ///
-    /// # Errors
-    /// If it is gone.
-    pub fn bundle_bytes(&self) -> Result<u64> {
-        Ok(fs::metadata(&self.bundle)?.len())
     }
 }
 

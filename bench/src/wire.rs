@@ -6,8 +6,6 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -19,37 +17,22 @@ use crate::Result;
 /// The largest frame that a macvtap device hands out, its header included: a segment that was not cut.
 const FRAME: usize = 66 * 1024;
 
-/// A wire; it carries for as long as the process lives.
-pub struct Wire {
-    lost: Arc<AtomicU64>,
-}
-
-impl Wire {
-    /// Joins two devices.
-    ///
-    /// # Errors
-    /// If one cannot be opened.
-    pub fn start(ends: [PathBuf; 2], delay: Duration, loss_ppm: u32, seed: u64) -> Result<Wire> {
-        let open = |path: &PathBuf| File::options().read(true).write(true).open(path);
-        let (near, far) = (open(&ends[0])?, open(&ends[1])?);
-        let lost = Arc::new(AtomicU64::new(0));
-        let ways = [(near.try_clone()?, far.try_clone()?), (far, near)];
-        for (way, (from, to)) in (0u64..).zip(ways) {
-            let (sender, receiver) = channel();
-            let mut chance = Chance { random: Random::new(seed.wrapping_mul(2).wrapping_add(way)), loss_ppm };
-            let lost = lost.clone();
-            Builder::new()
-                .name(format!("wire-in-{way}"))
-                .spawn(move || take(from, delay, &mut chance, &lost, &sender))?;
-            Builder::new().name(format!("wire-out-{way}")).spawn(move || give(to, &receiver))?;
-        }
-        Ok(Wire { lost })
+/// Joins two devices, for as long as the process lives.
+///
+/// # Errors
+/// If one cannot be opened.
+pub fn join(ends: [PathBuf; 2], delay: Duration, loss_ppm: u32, seed: u64) -> Result<()> {
+    let open = |path: &PathBuf| File::options().read(true).write(true).open(path);
+    let (near, far) = (open(&ends[0])?, open(&ends[1])?);
+    let ways = [(near.try_clone()?, far.try_clone()?), (far, near)];
+    for (way, (from, to)) in (0u64..).zip(ways) {
+        let (sender, receiver) = channel();
+        let mut chance = Chance { random: Random::new(seed.wrapping_mul(2).wrapping_add(way)), loss_ppm };
+        let name = |end| Builder::new().name(format!("wire-{end}-{way}"));
+        name("in").spawn(move || take(from, delay, &mut chance, &sender))?;
+        name("out").spawn(move || give(to, &receiver))?;
     }
-
-    /// Frames lost so far.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
+    Ok(())
 }
 
 /// Draws which frames are lost.
@@ -64,18 +47,10 @@ impl Chance {
     }
 }
 
-fn take(
-    mut from: File,
-    delay: Duration,
-    chance: &mut Chance,
-    lost: &AtomicU64,
-    to: &Sender<(Instant, Vec<u8>)>,
-) {
+fn take(mut from: File, delay: Duration, chance: &mut Chance, to: &Sender<(Instant, Vec<u8>)>) {
     let mut buffer = vec![0; FRAME];
     while let Ok(n) = from.read(&mut buffer) {
-        if chance.loses() {
-            lost.fetch_add(1, Ordering::Relaxed);
-        } else if to.send((Instant::now() + delay, buffer[..n].to_vec())).is_err() {
+        if !chance.loses() && to.send((Instant::now() + delay, buffer[..n].to_vec())).is_err() {
             return;
         }
     }

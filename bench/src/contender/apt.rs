@@ -52,6 +52,7 @@ impl Contender for Apt {
         let mut shell = Command::new("sh");
         shell.args(["-c", &script]).env("APT_CONFIG", seat.folder.join("apt.conf"));
         shell.env("LC_ALL", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive");
+        seat.busy(true);
         if seat.run(&mut shell)? == Ended::Code(0) {
             seat.done();
         }

@@ -33,6 +33,7 @@ impl Contender for Curl {
              sha256sum --status -c sum"
         );
         let script = until_it_works(&curl, &seat.run.bench.scale);
+        seat.busy(true);
         if seat.run(Command::new("sh").args(["-c", &script]))? == Ended::Code(0) {
             seat.done();
         }

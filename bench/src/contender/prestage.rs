@@ -54,22 +54,20 @@ impl Contender for Prestage {
             while going {
                 let mut agent = Command::new(program("prestage"));
                 agent.arg("--root").arg(&bench.root).arg("fetch");
-                match seat.run(&mut agent)? {
-                    Ended::Code(0) if is_staged(seat) => {
-                        seat.tries();
-                        seat.done();
-                        return Ok(());
-                    }
-                    // It has looked, or it waits for its turn.
-                    Ended::Code(0 | 1) => {}
-                    Ended::Code(_) => {
-                        seat.tries();
-                        seat.failed();
-                    }
-                    Ended::Cut | Ended::Over => {
-                        seat.tries();
-                        break;
-                    }
+                seat.busy(true);
+                let ended = seat.run(&mut agent)?;
+                seat.busy(false);
+                let done = ended == Ended::Code(0) && is_staged(seat);
+                // Otherwise it has only looked, or waits for its turn.
+                if done || !matches!(ended, Ended::Code(0 | 1)) {
+                    seat.tried();
+                }
+                if done {
+                    seat.done();
+                    return Ok(());
+                }
+                if matches!(ended, Ended::Cut | Ended::Over) {
+                    break;
                 }
                 going = seat.machine.wait(seconds(timer.every + upto(timer.jitter)));
             }

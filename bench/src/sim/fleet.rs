@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use agent::spread::Pace;
+use format::digest::Sha256;
 
 use crate::faults::{self, Fault};
 use crate::scale::Scale;
+use crate::stock::Stock;
 
 /// When a timer fires, in seconds: after boot, and after the program that it started has ended; each with a random
 /// delay of up to `jitter` more (systemd.timer(5)).
@@ -22,7 +24,7 @@ pub struct Timer {
 /// What was measured of single transfers on idle lines, and is taken as given.
 #[derive(Clone, Copy, Debug)]
 pub struct Calibration {
-    /// Bytes on the line for each byte of content: headers, and what is sent twice.
+    /// Bytes on the line for each byte of content: headers, and what the wire loses.
     pub wire: f64,
     /// The part of a line that a transfer fills.
     pub usable: f64,
@@ -30,13 +32,6 @@ pub struct Calibration {
     pub metadata: f64,
     /// Seconds from the agent's start to its first package, and from the last to its end.
     pub run: f64,
-}
-
-impl Default for Calibration {
-    /// TCP's own overhead on Ethernet, and nothing else.
-    fn default() -> Self {
-        Calibration { wire: 1514.0 / 1448.0, usable: 0.97, metadata: 30_000.0, run: 0.5 }
-    }
 }
 
 /// A fleet. Times in seconds, sizes in bytes, rates in bit/s.
@@ -70,37 +65,40 @@ pub struct Fleet {
     pub faults: Vec<(f64, Fault)>,
     /// Of everything that is drawn.
     pub seed: u64,
+    /// The bundle's index, by which nodes know it: their turns depend on it.
+    pub index: Sha256,
     /// What is taken as given.
     pub calibration: Calibration,
 }
 
 impl Fleet {
-    /// The fleet of a bench. `sizes`: of the bundle, and what a node needs on average; `needs`: of each kind of node.
-    pub fn of_bench(scale: &Scale, sizes: (f64, f64), needs: Vec<f64>) -> Fleet {
+    /// The fleet of a bench.
+    pub fn of_bench(scale: &Scale, stock: &Stock, calibration: Calibration) -> Fleet {
         Fleet {
             stores: scale.stores,
             nodes_per_store: scale.nodes_per_store,
             window: scale.window.as_secs_f64(),
             store_rate: scale.store_rate as f64,
             uplink: scale.uplink as f64,
-            bundle: sizes.0,
-            needs,
-            rate: scale.rate(sizes.1),
+            bundle: stock.bundle_bytes as f64,
+            needs: stock.kinds.iter().map(|kind| kind.bytes as f64).collect(),
+            rate: scale.rate(stock.needs()),
             stall: scale.stall().as_secs_f64(),
             pace: scale.pace(),
             timer: scale.timer(),
             pause: scale.pause().as_secs_f64(),
             faults: faults(scale.stores, scale.nodes_per_store, scale.window, scale.seed),
             seed: scale.seed,
-            calibration: Calibration::default(),
+            index: stock.index,
+            calibration,
         }
     }
 
     /// A fleet as it might be: stores of five on 4 Mbit/s, 0.1 Mbit/s of a data centre's line for each node, a bundle
-    /// of 500 MB of which a node needs what was measured on a kiosk, two days, and agents as they are shipped.
+    /// of 500 MB of which a node needs what was measured on a kiosk, three days, and agents as they are shipped.
     pub fn of(nodes: usize, calibration: Calibration, seed: u64) -> Fleet {
         const HOUR: f64 = 3600.0;
-        let (nodes_per_store, window) = (5, 48.0 * HOUR);
+        let (nodes_per_store, window) = (5, 72.0 * HOUR);
         let stores = nodes.div_ceil(nodes_per_store);
         Fleet {
             stores,
@@ -117,6 +115,7 @@ impl Fleet {
             pause: 60.0,
             faults: faults(stores, nodes_per_store, Duration::from_secs_f64(window), seed),
             seed,
+            index: Sha256::of(b"a bundle"),
             calibration,
         }
     }

@@ -198,7 +198,7 @@ pub fn simulate(fleet: &Fleet, way: Way) -> Result<Record> {
         server: true,
         list: choose(nodes.len(), &mut Random::new(fleet.seed)).into(),
         idle_senders: PARALLEL,
-        index: Sha256::of(b"the bundle that is simulated"),
+        index: fleet.index,
         nodes,
         record,
         random: Random::new(random.next_u64()),
@@ -431,9 +431,16 @@ impl Simulation<'_> {
         self.wake(node, now, wait);
     }
 
+    /// A fault falls on a node, if something is being fetched for it.
+    fn hit(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        // A script is at work from its first try to its last.
+        let waits = n.phase == Phase::Idle && matches!(self.way, Way::Curl | Way::Apt);
+        n.hit |= waits || matches!(n.phase, Phase::Connecting | Phase::Moving | Phase::Stalled(_));
+    }
+
     /// A try of a node has failed.
     fn failed(&mut self, node: usize, now: Millis) {
-        self.nodes[node].hit = true;
         match self.way {
             Way::Curl | Way::Apt => {
                 self.phase(node, Phase::Idle);
@@ -497,6 +504,7 @@ impl Simulation<'_> {
             Fault::LineCut(store) => {
                 self.cut[store] = true;
                 for node in of(store) {
+                    self.hit(node);
                     if self.nodes[node].phase == Phase::Moving {
                         self.phase(node, Phase::Stalled(now));
                         match self.way {
@@ -520,6 +528,7 @@ impl Simulation<'_> {
             }
             Fault::Reset(store) => {
                 for node in of(store) {
+                    self.hit(node);
                     if matches!(self.nodes[node].phase, Phase::Moving | Phase::Stalled(_)) {
                         self.failed(node, now);
                     }
@@ -527,6 +536,7 @@ impl Simulation<'_> {
             }
             Fault::ServerDown => {
                 self.server = false;
+                (0..self.nodes.len()).for_each(|node| self.hit(node));
                 for node in std::mem::take(&mut self.moving) {
                     // Taken out of the list already, which would take long one by one.
                     self.nodes[node].phase = Phase::Connecting;
@@ -574,4 +584,76 @@ fn retransmission(silence: f64) -> f64 {
         at += wait;
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleet::Calibration;
+
+    const PLAIN: Calibration = Calibration { wire: 1.05, usable: 0.97, metadata: 40_000.0, run: 1.0 };
+
+    fn fleet(nodes: usize) -> Fleet {
+        Fleet::of(nodes, PLAIN, 1)
+    }
+
+    fn without_faults(fleet: Fleet) -> Fleet {
+        Fleet { faults: Vec::new(), ..fleet }
+    }
+
+    #[test]
+    fn a_node_alone_takes_as_long_as_its_line_and_the_same_seed_takes_as_long_again() {
+        let mut fleet = without_faults(fleet(1));
+        (fleet.nodes_per_store, fleet.uplink) = (1, 1e9);
+        let curl = simulate(&fleet, Way::Curl).unwrap();
+        let seconds = fleet.bundle * PLAIN.wire / (fleet.store_rate / 8.0 * PLAIN.usable);
+        let half = curl.figures().half.unwrap();
+        assert!((half - seconds).abs() < 2.0, "{half} s, not {seconds} s");
+        assert_eq!(curl.done, simulate(&fleet, Way::Curl).unwrap().done);
+    }
+
+    #[test]
+    fn what_is_sent_is_what_is_needed_and_its_overhead_in_every_way() {
+        let fleet = without_faults(fleet(200));
+        for way in Way::ALL {
+            let record = simulate(&fleet, way).unwrap();
+            if record.figures().success < 1.0 {
+                continue; // what did not arrive was not sent
+            }
+            let content: f64 = (0..fleet.nodes()).map(|node| content(&fleet, way, node)).sum();
+            let ratio = record.figures().sent / (content * PLAIN.wire);
+            assert!((0.999..1.01).contains(&ratio), "{way:?}: {ratio}");
+            assert!((record.stores.iter().sum::<f64>() / record.figures().sent - 1.0).abs() < 0.01);
+        }
+    }
+
+    #[test]
+    fn no_line_carries_more_than_it_can() {
+        let fleet = fleet(500);
+        for way in Way::ALL {
+            let record = simulate(&fleet, way).unwrap();
+            assert!(record.peak(record.interval) <= fleet.uplink, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn agents_recover_from_every_fault_without_hands_and_stay_far_below_all_at_once() {
+        let mut fleet = fleet(2000);
+        fleet.pace.spread_over *= 2;
+        let (agents, curl) =
+            (simulate(&fleet, Way::Prestage).unwrap().figures(), simulate(&fleet, Way::Curl).unwrap().figures());
+        assert!(agents.success >= 0.999 && agents.hit > 0.02, "{agents:?}");
+        assert!(agents.peak <= curl.peak * 0.08, "{} of {}", agents.peak, curl.peak);
+        assert!(curl.success < 1.0, "a script that nobody starts again stays where the power left it: {curl:?}");
+    }
+
+    #[test]
+    fn a_data_centre_that_was_away_is_not_run_over_when_it_is_back() {
+        let mut fleet = without_faults(fleet(2000));
+        let even = simulate(&fleet, Way::Prestage).unwrap().figures().peak;
+        fleet.faults = vec![(8.0 * 3600.0, Fault::ServerDown), (10.0 * 3600.0, Fault::ServerUp)];
+        let after = simulate(&fleet, Way::Prestage).unwrap().figures();
+        assert_eq!(after.success, 1.0);
+        assert!(after.peak <= even * 3.0, "{} after the outage, {even} without one", after.peak);
+    }
 }
