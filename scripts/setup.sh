@@ -20,9 +20,10 @@ openssh-client:/usr/bin/ssh-agent:holds keys that the build tool signs with
 curl:/usr/bin/curl:reads the repository as an ordinary client
 jq:/usr/bin/jq:reads status files in the demo, and what a signer is asked
 time:/usr/bin/time:measures time and memory
-iproute2:/usr/sbin/ip:looks at network namespaces
+iproute2:/usr/sbin/ip:makes the network of the fleet bench, and looks at network namespaces
 bsdutils:/usr/bin/script:gives a test a terminal of its own
 nginx-light:/usr/sbin/nginx:is the web server that nodes are tested with
+rsync:/usr/bin/rsync:is one of the usual ways that the fleet bench has beside the agent
 tinyproxy-bin:/usr/bin/tinyproxy:is the proxy that nodes are tested with
 strace:/usr/bin/strace:kills programs between two system calls
 xz-utils:/usr/bin/xz:is what packages are compressed with
