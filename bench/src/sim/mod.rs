@@ -117,6 +117,8 @@ struct Node {
     /// Failures in a row within a run of the agent, and whether the run brought anything.
     failures: u32,
     progress: bool,
+    /// Whether the run of the agent has yet to see what is offered.
+    polling: bool,
     /// The agent's own memory.
     state: State,
     /// Which wake-up call is the valid one.
@@ -168,6 +170,7 @@ pub fn simulate(fleet: &Fleet, way: Way) -> Result<Record> {
             began_with: 0.0,
             failures: 0,
             progress: false,
+            polling: false,
             state: State::new(),
             call: 0,
             slot: 0,
@@ -310,6 +313,7 @@ impl Simulation<'_> {
     /// A node has everything, at that second.
     fn finish(&mut self, node: usize, at: f64) {
         self.phase(node, Phase::Over);
+        self.nodes[node].tries += u32::from(self.way == Way::Prestage);
         // The agent syncs, links and accounts; half of what a run takes beside the transfer.
         let more = if self.way == Way::Prestage { self.fleet.calibration.run / 2.0 } else { 0.0 };
         if at + more <= self.fleet.window {
@@ -364,15 +368,19 @@ impl Simulation<'_> {
                 self.connect(node, now);
             }
             Phase::Connecting if self.store_is_cut(node) || !self.server => self.failed(node, now),
-            Phase::Connecting => {
-                self.nodes[node].began_with = self.nodes[node].left;
-                self.phase(node, Phase::Moving);
-            }
+            Phase::Connecting if self.nodes[node].polling => self.offered(node, now),
+            Phase::Connecting => self.move_on(node),
             // TCP has got through again, to a server that may be another one by now; or the patience is at its end.
             Phase::Stalled(_) if self.store_is_cut(node) || !self.server => self.failed(node, now),
             Phase::Stalled(_) => self.phase(node, Phase::Moving),
             Phase::Off | Phase::Moving | Phase::Over => {}
         }
+    }
+
+    /// Bytes begin to come.
+    fn move_on(&mut self, node: usize) {
+        self.nodes[node].began_with = self.nodes[node].left;
+        self.phase(node, Phase::Moving);
     }
 
     /// The agent's timer fires: what the agent does then is the agent's own code.
@@ -383,10 +391,14 @@ impl Simulation<'_> {
         if n.state.poll(time) != Decision::Go {
             return self.wait_for_timer(node, now);
         }
-        (n.failures, n.progress) = (0, false);
-        if self.store_is_cut(node) || !self.server {
-            return self.connect(node, now);
-        }
+        (n.failures, n.progress, n.polling) = (0, false, true);
+        self.connect(node, now);
+    }
+
+    /// A run of the agent sees what is offered.
+    fn offered(&mut self, node: usize, now: Millis) {
+        let (time, pace) = (self.unix(now), self.fleet.pace);
+        self.nodes[node].polling = false;
         let interval = (now as f64 / 1000.0 / self.record.interval) as usize;
         let interval = interval.min(self.record.sent.len() - 1);
         self.record.sent[interval] += POLL;
@@ -399,10 +411,10 @@ impl Simulation<'_> {
             }
             Decision::Go => {
                 n.state = std::mem::take(&mut n.state).takes_turn(None, &TimeZone::UTC, time);
-                // What is beside the packages is fetched in every run that gets so far.
-                n.left += self.fleet.calibration.metadata;
-                n.tries += 1;
-                self.connect(node, now);
+                if n.began_with == 0.0 {
+                    n.left += self.fleet.calibration.metadata; // once; later runs have it
+                }
+                self.move_on(node);
             }
         }
     }
@@ -471,6 +483,7 @@ impl Simulation<'_> {
                 }
                 let (time, pace) = (self.unix(now), self.fleet.pace);
                 let n = &mut self.nodes[node];
+                n.tries += 1;
                 n.state = std::mem::take(&mut n.state).failed(&n.id, &pace, None, n.progress, time);
                 self.wait_for_timer(node, now);
             }
@@ -556,8 +569,10 @@ impl Simulation<'_> {
                 self.nodes[node].hit = true;
                 let was_sent_to =
                     matches!(self.nodes[node].phase, Phase::Connecting | Phase::Moving | Phase::Stalled(_));
-                if self.way == Way::Rsync && was_sent_to {
-                    self.failed(node, now);
+                match self.way {
+                    Way::Rsync if was_sent_to => self.failed(node, now),
+                    Way::Prestage if was_sent_to => self.nodes[node].tries += 1,
+                    _ => {}
                 }
                 self.phase(node, Phase::Off);
             }
@@ -640,11 +655,16 @@ mod tests {
     fn agents_recover_from_every_fault_without_hands_and_stay_far_below_all_at_once() {
         let mut fleet = fleet(2000);
         fleet.pace.spread_over *= 2;
-        let (agents, curl) =
-            (simulate(&fleet, Way::Prestage).unwrap().figures(), simulate(&fleet, Way::Curl).unwrap().figures());
+        let (agents, curl) = (
+            simulate(&fleet, Way::Prestage).unwrap().figures(),
+            simulate(&fleet, Way::Curl).unwrap().figures(),
+        );
         assert!(agents.success >= 0.999 && agents.hit > 0.02, "{agents:?}");
         assert!(agents.peak <= curl.peak * 0.08, "{} of {}", agents.peak, curl.peak);
-        assert!(curl.success < 1.0, "a script that nobody starts again stays where the power left it: {curl:?}");
+        assert!(
+            curl.success < 1.0,
+            "a script that nobody starts again stays where the power left it: {curl:?}"
+        );
     }
 
     #[test]
