@@ -47,4 +47,4 @@ bench=$!
 code=0
 wait "$bench" || code=$?
 bench=
-exit "$code"
+(exit "$code")

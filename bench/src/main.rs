@@ -84,7 +84,7 @@ fn bench() -> Result<()> {
         // What an operator can say who has three days.
         let mut patient = fleet.clone();
         patient.pace.spread_over *= 2;
-        let name = format!("prestage, turns within {} h", patient.pace.spread_over / 3600);
+        let name = format!("prestage, {} h", patient.pace.spread_over / 3600);
         records.insert(1, Record { name, ..sim::simulate(&patient, Way::Prestage)? });
         simulated.push((fleet, records));
     }

@@ -18,10 +18,10 @@ pub struct Series<'a> {
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 /// The picture, and the part of it that is for the curves, in pixels.
-const SIZE: (f64, f64) = (760.0, 360.0);
+const SIZE: (f64, f64) = (780.0, 380.0);
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 170.0;
-const TOP: f64 = 36.0;
+const RIGHT: f64 = 190.0;
+const TOP: f64 = 54.0;
 const BOTTOM: f64 = 48.0;
 
 /// Draws curves. `x` and `y` name the axes, with their units; both begin at 0.
@@ -58,7 +58,7 @@ pub fn lines(title: &str, x: &str, y: &str, series: &[Series<'_>]) -> String {
         }
     }
     text((LEFT + SIZE.0 - RIGHT) / 2.0, SIZE.1 - 10.0, "middle", x);
-    text(LEFT - 58.0, TOP - 6.0, "start", y);
+    text(LEFT, TOP - 14.0, "start", y);
     for (i, series) in series.iter().enumerate() {
         text(SIZE.0 - RIGHT + 34.0, TOP + 12.0 + 18.0 * i as f64, "start", series.name);
     }

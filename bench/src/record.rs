@@ -102,7 +102,8 @@ impl Record {
         chunks
             .map(|(i, bytes)| {
                 let seconds = bytes.len() as f64 * self.interval;
-                ((i * n) as f64 * self.interval + seconds / 2.0, bytes.iter().sum::<f64>() * 8.0 / seconds)
+                let middle = (i * n) as f64 * self.interval + seconds / 2.0;
+                (middle.min(self.window), bytes.iter().sum::<f64>() * 8.0 / seconds)
             })
             .collect()
     }

@@ -166,7 +166,7 @@ impl Findings<'_> {
                 let one = |(colour, r): (usize, _)| Series {
                     name: name_of(r),
                     points: hours(points(r)),
-                    dashed: true,
+                    dashed: false,
                     colour,
                 };
                 records.iter().enumerate().map(one).collect()
@@ -226,7 +226,7 @@ fn table(records: &[Record]) -> String {
 fn simulated_table(fleet: &Fleet, records: &[Record]) -> String {
     let mut out = format!(
         "\n## {} nodes in {} stores, simulated\n\n\
-         Window {}; lines: {} to a store, {} from the data centre; bundle {}, of which a node needs {}, at {}; turns within {}.\n\n",
+         Window {}; lines: {} to a store, {} from the data centre; bundle {}, of which a node needs {}, at {}; turns within {}, where no other time is said.\n\n",
         fleet.nodes(),
         fleet.stores,
         seconds(fleet.window),
