@@ -140,36 +140,66 @@ mod tests {
         command
     }
 
+    /// Whether anything of a process group is left; a zombie may be until init has seen it.
+    fn lives(group: Pid) -> bool {
+        std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            // proc_pid_stat(5): pid (comm) state ppid pgrp …
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let fields: Vec<&str> = stat.rsplit_once(") ").map_or(vec![], |s| s.1.split(' ').collect());
+            fields.get(2) == Some(&group.to_string().as_str()) && fields[0] != "Z"
+        })
+    }
+
+    fn group(machine: &Machine) -> Pid {
+        loop {
+            if let Some(group) = machine.power().group {
+                return group;
+            }
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
-    fn a_power_cut_ends_a_program_and_its_children_and_nothing_starts_without_power() {
+    fn a_power_cut_ends_a_program_and_its_children() {
         let machine = Machine::default();
         std::thread::scope(|scope| {
             let ended = scope.spawn(|| machine.run(&mut shell("sleep 600 & sleep 600")).unwrap());
-            while machine.power().group.is_none() {
-                std::thread::yield_now();
-            }
-            let group = machine.power().group.unwrap();
+            let group = group(&machine);
             machine.cut();
             assert_eq!(ended.join().unwrap(), Ended::Cut);
-            // Nobody is left in the group; a zombie may be until init has seen it.
-            let alive = || {
-                std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-                    let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-                    let after = stat.rsplit_once(") ").map_or("", |s| s.1).to_owned();
-                    let mut fields = after.split(' ');
-                    let (state, pgrp) = (fields.next(), fields.nth(1));
-                    pgrp == Some(&group.to_string()) && state != Some("Z")
-                })
-            };
-            while alive() {
+            while lives(group) {
                 std::thread::yield_now();
             }
-            assert!(!machine.wait(Duration::ZERO) || machine.power().off);
+        });
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_ends_with_it() {
+        let machine = Machine::default();
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!("sleep 600 & echo $$ >{}/group", folder.path().display());
+        assert_eq!(machine.run(&mut shell(&script)).unwrap(), Ended::Code(0));
+        let group = std::fs::read_to_string(folder.path().join("group")).unwrap();
+        while lives(Pid::from_raw(group.trim().parse().unwrap())) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn nothing_starts_without_power_and_nothing_at_all_when_the_bench_is_over() {
+        let machine = Machine::default();
+        machine.cut();
+        std::thread::scope(|scope| {
             let next = scope.spawn(|| machine.run(&mut shell("exit 3")).unwrap());
+            for _ in 0..10_000 {
+                assert_eq!(machine.power().group, None);
+                std::thread::yield_now();
+            }
             machine.restore();
             assert_eq!(next.join().unwrap(), Ended::Code(3));
-            machine.end();
-            assert_eq!(machine.run(&mut shell("exit 0")).unwrap(), Ended::Over);
         });
+        machine.end();
+        assert_eq!(machine.run(&mut shell("exit 0")).unwrap(), Ended::Over);
+        assert!(!machine.boot() && !machine.wait(Duration::from_secs(600)));
     }
 }

@@ -668,6 +668,29 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_that_met_a_dead_server_does_not_make_it_the_nodes_turn() {
+        let mut fleet = without_faults(fleet(2000));
+        let begun = |fleet: &Fleet| {
+            let record = simulate(fleet, Way::Prestage).unwrap();
+            record.done.iter().flatten().filter(|at| **at < 7200.0).count()
+        };
+        let even = begun(&fleet);
+        // Away for moments, again and again, while every node polls for the first time.
+        let moments = (0..720).map(|i| f64::from(i) * 5.0);
+        fleet.faults =
+            moments.flat_map(|at| [(at, Fault::ServerDown), (at + 1.0, Fault::ServerUp)]).collect();
+        assert!(begun(&fleet) <= even * 5 / 4, "{} instead of {even}", begun(&fleet));
+    }
+
+    #[test]
+    fn a_repository_that_is_away_for_a_day_is_not_asked_all_day() {
+        let mut fleet = without_faults(fleet(500));
+        fleet.faults = vec![(3600.0, Fault::ServerDown), (31.0 * 3600.0, Fault::ServerUp)];
+        let figures = simulate(&fleet, Way::Prestage).unwrap().figures();
+        assert!(figures.success == 1.0 && figures.retries > 5.0 && figures.retries < 20.0, "{figures:?}");
+    }
+
+    #[test]
     fn a_data_centre_that_was_away_is_not_run_over_when_it_is_back() {
         let mut fleet = without_faults(fleet(2000));
         let even = simulate(&fleet, Way::Prestage).unwrap().figures().peak;
