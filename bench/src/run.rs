@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, ScopedJoinHandle};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::Result;
@@ -199,13 +199,13 @@ pub fn run(bench: &Bench, contender: &dyn Contender, course: Course) -> Result<R
         let run = &run;
         let meter = scope.spawn(|| meter::watch(&bench.network, scale.stores, run.start, interval, &stop));
         for machine in &senders {
-            let work = move || bench.network.centre.enter().and_then(|()| contender.send(run, machine));
-            threads.push(spawn(scope, move || run.note(work())));
+            let send = move || bench.network.centre.enter().and_then(|()| contender.send(run, machine));
+            threads.extend(spawn(scope, run, send));
         }
         for node in 0..nodes {
             let namespace = &bench.network.stores[scale.store_of(node)];
-            let work = move || namespace.enter().and_then(|()| contender.live(&run.seat(node)));
-            threads.push(spawn(scope, move || run.note(work())));
+            let live = move || namespace.enter().and_then(|()| contender.live(&run.seat(node)));
+            threads.extend(spawn(scope, run, live));
         }
         if course == Course::Fleet {
             let conduct = || run.note(cause(run, &conductor, &server, &senders));
@@ -293,13 +293,16 @@ fn evenly(readings: &[Reading], interval: f64) -> Vec<f64> {
     out
 }
 
-/// Threads of nodes need little stack, and there are many.
+/// A thread of a node or a sender: they need little stack, and there are many. If there are too many, the bench ends.
 fn spawn<'s, 'e>(
-    scope: &'s std::thread::Scope<'s, 'e>,
-    work: impl FnOnce() + Send + 's,
-) -> ScopedJoinHandle<'s, ()> {
-    let builder = Builder::new().stack_size(256 * 1024);
-    builder.spawn_scoped(scope, work).expect("the kernel gives a thread to each of some hundred nodes")
+    scope: &'s Scope<'s, 'e>,
+    run: &'s Run<'_>,
+    work: impl FnOnce() -> Result<()> + Send + 's,
+) -> Option<ScopedJoinHandle<'s, ()>> {
+    let thread = Builder::new().stack_size(256 * 1024).spawn_scoped(scope, move || run.note(work()));
+    thread
+        .map_err(|e| run.note(Err(format!("a thread for each node: {e}; fewer NODES or STORES").into())))
+        .ok()
 }
 
 /// Until every node has everything, the window is over, or the bench has failed.
