@@ -14,6 +14,7 @@ use crate::fetch::{Traffic, Transport};
 use crate::node::Node;
 use crate::quarantine::{Quarantine, is_unverified};
 use crate::report::{Details, Said};
+use crate::share::Site;
 use crate::{report, status};
 
 /// The account of one run of one step.
@@ -23,6 +24,7 @@ pub struct Account<'n> {
     began: Duration,
     status: NodeStatus,
     traffic: Traffic,
+    from_site: u64,
     details: Details,
     seen: Option<Seen>,
     is_news: bool,
@@ -37,6 +39,7 @@ impl<'n> Account<'n> {
             began: node.clock.instant(),
             status: status::load(node),
             traffic: Traffic::default(),
+            from_site: 0,
             details: Details::default(),
             seen: None,
             is_news: true,
@@ -66,6 +69,12 @@ impl<'n> Account<'n> {
     /// What was moved over the network. All http mirrors share one counter.
     pub fn traffic(&mut self, mirrors: &[Box<dyn Transport + '_>]) {
         self.traffic = mirrors.iter().find(|m| m.is_remote()).map(|m| m.traffic()).unwrap_or_default();
+    }
+
+    /// What the other nodes of the site gave, and which of them are not asked any more.
+    pub fn site(&mut self, site: &Site<'_>) {
+        self.from_site = site.received();
+        self.status.status.peers_aside = site.aside().to_vec();
     }
 
     /// The install's id.
@@ -163,6 +172,7 @@ impl<'n> Account<'n> {
                     message: said.message.clone(),
                     seconds,
                     bytes_received: self.traffic.received,
+                    bytes_from_site: self.from_site,
                     requests: self.traffic.requests,
                     network_seen: self.seen.take().map(|s| s.interfaces),
                 },
@@ -202,7 +212,7 @@ impl<'n> Account<'n> {
 
     fn write(&mut self, exit: Exit, said: Said, is_news: bool, seconds: u64) -> Result<()> {
         if is_news {
-            report::queue(self.node, self.step, exit, said, seconds, self.traffic.received)?;
+            report::queue(self.node, self.step, exit, said, seconds, self.traffic.received, self.from_site)?;
         }
         status::save(self.node, &mut self.status)
     }

@@ -2,6 +2,7 @@
 //! it. No I/O.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use format::name::BundleVersion;
@@ -20,8 +21,10 @@ Verbs:
   fetch [--now]    get what this node needs of its bundle: resumable, throttled, verified;
                    --now: whatever turn, backoff and transfer windows say
   install [--now]  install what is staged; --now: whatever the maintenance window says
-  import PATH [--everything]
-                   as fetch, from an export: a folder or one .tar file
+  import PATH|--incoming [--everything]
+                   as fetch, from an export: a folder, one .tar file, or what was pushed here
+  share [--listen ADDRESS]
+                   give what is here to the other nodes of the site ([share] serve)
   verify PATH      check an export or repository to the last byte; changes nothing
   release VERSION  have a bundle again that this node refuses (quarantine)
   report           send queued reports to the centre
@@ -66,10 +69,15 @@ pub enum Verb {
         /// Whatever the window says.
         now: bool,
     },
+    /// Give content to the site.
+    Share {
+        /// Where to listen, whatever is configured.
+        listen: Option<SocketAddr>,
+    },
     /// As fetch, from a folder or file.
     Import {
-        /// The export.
-        path: PathBuf,
+        /// The export; none: what was pushed to this node.
+        path: Option<PathBuf>,
         /// Stage every member, needed here or not.
         everything: bool,
     },
@@ -112,7 +120,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
     let mut options = Options::default();
     let mut verb: Option<String> = None;
     let mut path: Option<PathBuf> = None;
-    let (mut now, mut json, mut everything) = (false, false, false);
+    let (mut now, mut json, mut everything, mut incoming) = (false, false, false, false);
+    let mut listen = None;
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Action::Print(HELP.into())),
@@ -124,10 +133,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
             Arg::Long("config") => options.config = Some(parser.value().map_err(usage)?.into()),
             Arg::Long("now") if matches!(verb.as_deref(), Some("fetch" | "install")) => now = true,
             Arg::Long("json") if verb.as_deref() == Some("status") => json = true,
+            Arg::Long("incoming") if verb.as_deref() == Some("import") && path.is_none() => incoming = true,
+            Arg::Long("listen") if verb.as_deref() == Some("share") => {
+                let text = parser.value().map_err(usage)?.to_string_lossy().into_owned();
+                let wrong = |_| usage(format!("--listen {text:?} is not an address and port"));
+                listen = Some(text.parse().map_err(wrong)?);
+            }
             Arg::Long("everything") if verb.as_deref() == Some("import") => everything = true,
             Arg::Value(value) if verb.is_none() => verb = Some(value.to_string_lossy().into_owned()),
             Arg::Value(value)
-                if path.is_none() && matches!(verb.as_deref(), Some("import" | "verify" | "release")) =>
+                if path.is_none()
+                    && !incoming
+                    && matches!(verb.as_deref(), Some("import" | "verify" | "release")) =>
             {
                 path = Some(value.into())
             }
@@ -140,7 +157,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
         Some("run") => Verb::Run,
         Some("fetch") => Verb::Fetch { now },
         Some("install") => Verb::Install { now },
-        Some("import") => Verb::Import { path: needs_path("import")?, everything },
+        Some("import") if incoming => Verb::Import { path: None, everything },
+        Some("import") => Verb::Import { path: Some(needs_path("import")?), everything },
+        Some("share") => Verb::Share { listen },
         Some("verify") => Verb::Verify { path: needs_path("verify")? },
         Some("release") => {
             let name =
@@ -179,7 +198,15 @@ mod tests {
         );
         assert_eq!(
             parsed("import /usb --everything").unwrap(),
-            Action::Run(Options::default(), Verb::Import { path: "/usb".into(), everything: true })
+            Action::Run(Options::default(), Verb::Import { path: Some("/usb".into()), everything: true })
+        );
+        assert_eq!(
+            parsed("import --incoming").unwrap(),
+            Action::Run(Options::default(), Verb::Import { path: None, everything: false })
+        );
+        assert_eq!(
+            parsed("share --listen 127.0.0.2:0").unwrap(),
+            Action::Run(Options::default(), Verb::Share { listen: "127.0.0.2:0".parse().ok() })
         );
     }
 
@@ -190,6 +217,10 @@ mod tests {
             "install --json",
             "status --everything",
             "import",
+            "import --incoming /usb",
+            "import /usb --incoming",
+            "share --listen till",
+            "fetch --listen 127.0.0.1:1",
             "verify a b",
             "release",
             "release ../x",

@@ -5,6 +5,7 @@
 //! folder, and a link to /dev/null masks it. The shipped `packaging/config/agent.toml` is the documentation of every key.
 
 mod fetch;
+mod share;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::error::{Error, Result};
 
 use fetch::FetchFragment;
 pub use fetch::{FetchSettings, Metered};
+use share::ShareFragment;
+pub use share::ShareSettings;
 
 /// A configuration file as typed. Every key may be missing; a key that is not known is refused.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -27,6 +30,8 @@ struct Fragment {
     node: NodeFragment,
     repository: RepositoryFragment,
     fetch: FetchFragment,
+    share: ShareFragment,
+    import: ImportFragment,
     schedule: ScheduleFragment,
     install: InstallFragment,
     health: HealthFragment,
@@ -59,6 +64,12 @@ struct CredentialFragment {
     mirror: String,
     bearer_file: Option<PathBuf>,
     basic_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct ImportFragment {
+    incoming: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -119,6 +130,10 @@ pub struct Settings {
     pub quarantine: QuarantineEnd,
     /// The rest of `[fetch]`.
     pub fetch: FetchSettings,
+    /// `[share]`.
+    pub share: ShareSettings,
+    /// `[import] incoming`: where exports are pushed to; a path as the node sees it.
+    pub incoming: PathBuf,
     /// `[schedule] maintenance-window`; none: always open.
     pub windows: Option<Vec<Window>>,
     /// `[schedule] timezone`, an IANA name; none: the system's.
@@ -156,6 +171,9 @@ pub enum Credential {
 /// What came over one connection and is not read yet is lost when the agent is killed; this bounds it. 32 KiB keep a
 /// link of 5 Mbit/s and 50 ms full, and a thin one always.
 const RECEIVE_BUFFER: usize = 32 * 1024;
+
+/// Where exports are pushed to.
+const INCOMING: &str = "/var/lib/prestage/incoming";
 
 /// The configuration file.
 pub const FILE: &str = "etc/prestage/agent.toml";
@@ -239,7 +257,7 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 }
 
 fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
-    let Fragment { node, repository, fetch, schedule, install, health, report } = fragment;
+    let Fragment { node, repository, fetch, share, import, schedule, install, health, report } = fragment;
     let windows = schedule
         .maintenance_window
         .map(|list| list.iter().map(|w| w.parse::<Window>()).collect::<std::result::Result<Vec<_>, _>>());
@@ -321,6 +339,12 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
             }
         },
         fetch: fetch.validate()?,
+        share: share.validate()?,
+        incoming: match import.incoming {
+            None => INCOMING.into(),
+            Some(path) if path.is_absolute() => path,
+            Some(path) => return Err(format!("[import] incoming: {path:?} is not an absolute path")),
+        },
         windows: windows.transpose().map_err(|e| format!("[schedule] maintenance-window: {e}"))?,
         timezone: schedule.timezone,
         allow_network: install.allow_network.unwrap_or(false),
@@ -415,6 +439,13 @@ mod tests {
             ("fetch.poll-every = '90'", "[fetch] poll-every"),
             ("fetch.spread-over = '8d'", "[fetch] spread-over"),
             ("fetch.disk-quota = '2G'", "[fetch] disk-quota"),
+            ("share.listen = '8571'", "[share] listen"),
+            ("share.rate = '2048'", "[share] rate"),
+            ("share.max-clients = 0", "[share] max-clients"),
+            ("share.peers = ['https://till/']", "[share] peers"),
+            ("share.allow = ['till']", "[share] allow"),
+            ("share.patience-seconds = 0", "[share] patience-seconds"),
+            ("import.incoming = 'incoming'", "[import] incoming"),
         ] {
             let error = settings(text).unwrap_err();
             assert!(error.contains(key), "{error}");

@@ -81,3 +81,37 @@ pub fn fetched_state(bytes: &[u8]) {
 pub fn apt(text: &str) {
     crate::packages::read_everything(text);
 }
+
+/// What another node of the site, or a stranger, sends. A request that is accepted is within its bound, is the same
+/// whatever follows it, and was incomplete one byte earlier; of a part that is asked nothing lies outside the file.
+/// What a node says of its content is read as it was written.
+pub fn share(bytes: &[u8]) {
+    use crate::share::fuzzing::{Parsed, Request, parse, parse_head, request, write};
+    let parsed = request::parse(bytes);
+    match &parsed {
+        Parsed::Incomplete => assert!(bytes.len() < request::MAX_HEAD),
+        Parsed::Refused(refusal) => assert!(refusal.status().len() > 3),
+        Parsed::Request(asked) => {
+            let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("an end") + 4;
+            assert!(end <= request::MAX_HEAD);
+            assert_eq!(request::parse(&bytes[..end]), parsed);
+            assert_eq!(request::parse(&bytes[..end - 1]), Parsed::Incomplete);
+            match asked {
+                Request::Have(asked) => assert!((1..=request::MAX_ASKED).contains(&asked.len())),
+                Request::Content { part, .. } => {
+                    for size in [0, 1, 1 << 20, u64::MAX] {
+                        let range = part.and_then(|part| part.of(size));
+                        assert!(range.is_none_or(|range| range.start < range.end && range.end <= size));
+                    }
+                }
+            }
+        }
+    }
+    if let Ok(head) = parse_head(bytes) {
+        assert!(head.end <= bytes.len() && (200..600).contains(&head.status));
+    }
+    let lines = bytes.iter().filter(|b| **b == b'\n').count();
+    if let Some((token, holdings)) = parse(bytes, lines.saturating_sub(1)) {
+        assert_eq!(parse(write(token, &holdings).as_bytes(), holdings.len()), Some((token, holdings)));
+    }
+}

@@ -12,6 +12,7 @@ mod decide; // which bundle, and whether now: pure
 mod doctor; // what is configured, what is missing, what comes next, in plain words
 mod error; // exit codes, and errors that name the cure
 mod fetch; // bytes in: transports, ranges, resume, throttle
+mod incoming; // what was pushed here, whole or not yet
 mod logging; // to the journal, syslog or the terminal
 mod node; // this machine: paths, identity, clock, settings, in one value
 mod pace; // this node's own time to fetch, kept from run to run
@@ -26,6 +27,7 @@ mod report; // outcomes on their way to the centre
 mod restore; // restore points, behind one trait
 mod run; // the verbs, from top to bottom
 pub mod schedule; // maintenance windows in the node's zone: pure
+mod share; // what one node of a site has fetched, given to the others
 mod space; // enough of it, asked before anything is written
 pub mod spread; // when this node acts, so that not all act at once: pure
 mod stage; // verified members as a local package repository

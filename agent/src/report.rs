@@ -54,6 +54,7 @@ pub fn queue(
     said: Said,
     seconds: u64,
     bytes_received: u64,
+    bytes_from_site: u64,
 ) -> Result<()> {
     let Said { outcome, message, details } = said;
     let at = node.now();
@@ -74,6 +75,7 @@ pub fn queue(
         inventory: details.inventory,
         seconds,
         bytes_received,
+        bytes_from_site,
     };
     let bytes = serde_json::to_vec(&report).map_err(|e| Error::io("report", &e.into()))?;
     // Milliseconds first, so that names are in the order of events; and never before what is queued already, whatever

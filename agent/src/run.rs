@@ -21,6 +21,7 @@ use crate::cli::{Options, Verb};
 use crate::decide::{self, Decision, Offer};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{Archive, Folder, Transport};
+use crate::incoming::Push;
 use crate::node::Node;
 use crate::pace::Keeper;
 use crate::plan::Plan;
@@ -30,6 +31,7 @@ use crate::refresh::{Keep, KeptMetadata, refresh};
 use crate::report::Said;
 use crate::restore::NoRestorePoints;
 use crate::schedule::{self, Gate};
+use crate::share::Site;
 use crate::spread::{self, Why};
 use crate::stage::{self, StagedRepo};
 use crate::store::Store;
@@ -37,7 +39,7 @@ use crate::transaction::health::HealthCheck;
 use crate::transaction::journal::Journal;
 use crate::transaction::state::{Event, State};
 use crate::transaction::{self, Transaction};
-use crate::{doctor, plan, policy, print, report, space, status, transfer, verify};
+use crate::{doctor, plan, policy, print, report, share, space, status, transfer, verify};
 
 /// Runs one verb.
 ///
@@ -53,7 +55,8 @@ pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
         Verb::Run => whatever_is_due(&node),
         Verb::Fetch { now } => fetch(&node, *now).map(|()| Exit::Done),
         Verb::Install { now } => install(&node, *now).map(|()| Exit::Done),
-        Verb::Import { path, everything } => import(&node, path, *everything).map(|()| Exit::Done),
+        Verb::Import { path, everything } => import(&node, path.as_deref(), *everything).map(|()| Exit::Done),
+        Verb::Share { listen } => share::serve(&node, *listen).map(|()| Exit::Done),
         Verb::Verify { path } => verify::verify(&node, path).map(|text| print(&text)).map(|()| Exit::Done),
         Verb::Release { version } => release(&node, version).map(|()| Exit::Done),
         Verb::Report => send_reports(&node).map(|()| Exit::Done),
@@ -104,12 +107,22 @@ fn fetch(node: &Node, now: bool) -> Result<()> {
     }
     let client = node.client()?;
     let mirrors = transfer::in_order(node, node.mirrors(&client)?);
-    fetch_step(node, &mirrors, false, Some(&mut keeper))
+    fetch_step(node, &mirrors, false, Some(&mut keeper), None)
 }
 
-/// `import`: the same from an export.
-fn import(node: &Node, path: &Path, everything: bool) -> Result<()> {
-    fetch_step(node, &[open_export(path)?], everything, None)
+/// `import`: the same from an export, or from what was pushed to this node.
+fn import(node: &Node, path: Option<&Path>, everything: bool) -> Result<()> {
+    if let Some(path) = path {
+        return fetch_step(node, &[open_export(path)?], everything, None, None);
+    }
+    let incoming = &node.settings.incoming;
+    let mut push = Push::look(&node.root.join(incoming.strip_prefix("/").unwrap_or(incoming)))?;
+    if push.is_empty() {
+        print(&format!("nothing was pushed to {}\n", incoming.display()));
+        return Ok(());
+    }
+    let exports = push.open();
+    fetch_step(node, &exports, everything, None, Some(&push))
 }
 
 /// An export: a folder, or one tar file.
@@ -122,11 +135,13 @@ pub fn open_export(path: &Path) -> Result<Box<dyn Transport>> {
 }
 
 /// The fetch step: does it, and accounts for it. What comes on a stick comes when it is there: without a keeper.
+/// `push`: what the mirrors are parts of, where somebody may still be writing them.
 fn fetch_step(
     node: &Node,
     mirrors: &[Box<dyn Transport + '_>],
     everything: bool,
     mut keeper: Option<&mut Keeper<'_>>,
+    push: Option<&Push>,
 ) -> Result<()> {
     node.make_folders()?;
     let _lock = node.lock()?;
@@ -142,6 +157,9 @@ fn fetch_step(
         &mut quarantine,
         &mut account,
     );
+    if let Some(push) = push {
+        result = result.map_err(|error| push.explain(error));
+    }
     line.close(&mut result, account.status());
     account.traffic(mirrors);
     if let Some(keeper) = keeper {
@@ -233,10 +251,13 @@ fn refresh_plan_fetch_stage(
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, everything_is_here));
     }
 
-    // Fetch: exactly these members, by ranges; each is verified on its way in.
+    // Fetch: exactly these members, from the site where it has them and by ranges from a mirror where not; each is
+    // verified on its way in.
     let needed = plan.members(&index);
     space::make_room(node, &store, &index, &plan)?;
-    let fetched = fetcher.members(&bundle_file, &index, &needed);
+    let mut site = Site::new(node, &store, offer.bundle.index, mirrors);
+    let fetched = site.members(&needed, &mut |some| fetcher.members(&bundle_file, &index, some));
+    account.site(&site);
     account.plan(plan::status(&store, &plan, &index, false));
     fetched?;
 

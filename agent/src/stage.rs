@@ -65,6 +65,8 @@ pub fn tidy(node: &Node, store: &Store, index: &Index, plan: &Plan) -> Result<()
         .map(|m| m.sha256)
         .chain([plan.bundle.index])
         .chain(plan.packages.iter().copied())
+        // What is installed here may still be on its way to another node of the site.
+        .chain(index.packages().filter(|_| node.settings.share.serve).map(|m| m.sha256))
         .collect();
     store.prune(&keep)?;
     let current = if plan.is_empty() { String::new() } else { plan.bundle.index.to_string() };

@@ -64,6 +64,11 @@ impl Store {
         self.folder.join(format!("{digest}.gz.partial"))
     }
 
+    /// Where content is while a peer gives it: apart from what mirrors have sent, which costs more to get again.
+    pub fn peer_partial(&self, digest: &Sha256) -> PathBuf {
+        self.folder.join(format!("{digest}.peer.partial"))
+    }
+
     /// Whether content of this digest and size is here whole.
     pub fn has(&self, digest: &Sha256, size: u64) -> bool {
         fs::symlink_metadata(self.path(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)

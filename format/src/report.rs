@@ -52,6 +52,9 @@ pub struct Report {
     pub seconds: u64,
     /// Bytes that came over the network in this step, protocol included.
     pub bytes_received: u64,
+    /// Bytes that came from other nodes of the site.
+    #[serde(default)]
+    pub bytes_from_site: u64,
 }
 
 /// Which bundle.
@@ -164,6 +167,7 @@ mod tests {
             inventory: Some(Sha256::of(b"inventory")),
             seconds: 41,
             bytes_received: 0,
+            bytes_from_site: 0,
         }
     }
 

@@ -84,6 +84,9 @@ pub struct Status {
     /// The transfer that is under way; replaced every few seconds, and gone when the step has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
+    /// Nodes of the site that lied or stalled and are not asked for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers_aside: Vec<PeerAside>,
 }
 
 /// When a node fetches next.
@@ -123,6 +126,18 @@ pub struct Transfer {
     /// The cap at this hour, in bytes a second; none: there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<u64>,
+}
+
+/// A node of the site that has lied or stalled.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerAside {
+    /// Its address and port.
+    pub peer: String,
+    /// It is not asked until then.
+    pub until: UnixTime,
+    /// What it did.
+    pub why: String,
 }
 
 /// One word for what the node is doing or waiting for.
@@ -180,9 +195,12 @@ pub struct StepStatus {
     pub message: String,
     /// How long it took, in seconds.
     pub seconds: u64,
-    /// Bytes that came over the network, protocol included.
+    /// Bytes that came from mirrors over the network, protocol included.
     pub bytes_received: u64,
-    /// Requests made.
+    /// Bytes that came from other nodes of the site.
+    #[serde(default)]
+    pub bytes_from_site: u64,
+    /// Requests made to mirrors.
     pub requests: u64,
     /// For an install: the network interfaces that the package manager saw, each with `up` or `down`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -306,6 +324,7 @@ mod tests {
                     message: "damaged".into(),
                     seconds: 3,
                     bytes_received: 1000,
+                    bytes_from_site: 5000,
                     requests: 4,
                     network_seen: None,
                 }),
@@ -317,6 +336,7 @@ mod tests {
                     message: "patched".into(),
                     seconds: 30,
                     bytes_received: 0,
+                    bytes_from_site: 0,
                     requests: 0,
                     network_seen: Some(vec!["lo down".into()]),
                 }),
@@ -361,6 +381,11 @@ mod tests {
                     rate: 32_000,
                     cap: Some(32_000),
                 }),
+                peers_aside: vec![PeerAside {
+                    peer: "10.0.0.12:8571".into(),
+                    until: at,
+                    why: "damaged".into(),
+                }],
             },
         }
     }

@@ -130,6 +130,15 @@ fn main() -> io::Result<()> {
     }
 
     for (n, text) in (0..).zip([
+        format!("GET /content/{digest} HTTP/1.1\r\nHost: till\r\nRange: bytes=5-9\r\nIf-Range: \"{digest}\"\r\n\r\n"),
+        format!("GET /have/{digest},{digest} HTTP/1.1\r\nHost: till\r\n\r\n"),
+        "HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nContent-Range: bytes 5-9/10\r\n\r\nhello".into(),
+        "prestage-site 1 0123456789abcdef\nwhole\ncoming 65536\nwanted\nnone\n".into(),
+    ]) {
+        put("share", &format!("{n}"), text.as_bytes())?;
+    }
+
+    for (n, text) in (0..).zip([
         "bytes 10-19/100",
         "bytes 0-0/*",
         "bytes 5368709120-5368709127/5368709128",

@@ -175,21 +175,44 @@ impl Lock {
     /// # Errors
     /// With the path in the text.
     pub fn take(path: &Path) -> io::Result<Option<Lock>> {
+        match Flock::lock(Lock::open(path, 0o660)?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Lock(lock))),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, e)) => at(path, Err(e.into())),
+        }
+    }
+
+    /// Takes the lock as soon as it is free: one that others only look at ([`is_locked`]), so that it soon is. Anybody
+    /// may read the file.
+    ///
+    /// # Errors
+    /// With the path in the text.
+    pub fn wait(path: &Path) -> io::Result<Lock> {
+        match Flock::lock(Lock::open(path, 0o644)?, FlockArg::LockExclusive) {
+            Ok(lock) => Ok(Lock(lock)),
+            Err((_, e)) => at(path, Err(e.into())),
+        }
+    }
+
+    fn open(path: &Path, mode: u32) -> io::Result<File> {
         // Not waiting for the other end of a pipe.
         let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o660)
+            .mode(mode)
             .custom_flags(flags)
             .open(path);
-        match Flock::lock(at(path, file)?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(Lock(lock))),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, e)) => at(path, Err(e.into())),
-        }
+        at(path, file)
     }
+}
+
+/// Whether some process holds the lock on `path`. Looking takes a shared lock for a moment, which needs no more than the
+/// right to read; so it is only for locks that are taken with [`Lock::wait`].
+pub fn is_locked(path: &Path) -> bool {
+    let Ok(file) = open_regular(path) else { return false };
+    matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
 }
 
 /// Bytes that an unprivileged program may still write on the file system of `path`.

@@ -7,6 +7,7 @@ mod export; // everything comes on a stick
 mod fetch; // a bad line, and a mirror that misbehaves
 mod huge; // sizes beyond 32 bits
 mod idle_poll; // what a node costs that has nothing to do, and when it comes
+mod incoming; // an export is pushed, and not always to its end
 mod interrupted; // the agent dies in the middle of an install
 mod mirrors; // several mirrors, liars among them, and those that ask who we are
 mod node_state; // nodes as they are: holds, locks, full disks, failing packages
@@ -15,5 +16,7 @@ mod proxy; // real web servers and a real proxy
 mod rate; // the cap as the wire sees it
 mod resume; // interruptions of every kind, at random
 mod server_misbehaviour; // whatever a server answers has one defined end
+mod share; // what a node gives to its site
+mod site; // a site whose nodes share, and what may go wrong with them
 mod unconfigured; // nothing configured yet, or wrongly
 mod whole_path; // from an archive to a patched node, and then nothing more to do

@@ -16,5 +16,6 @@ pub mod repository; // an upstream archive, a centre, and what it publishes
 pub mod sandbox; // a folder of its own for each case, and the programs run in it
 pub mod server; // a file server that cuts, stalls and lies on order
 pub mod services; // real servers: nginx, tinyproxy, and certificates for them
+pub mod site; // nodes that share, and peers that lie
 pub mod tap; // counts what goes over the wire, for the demo
 pub mod world; // all of it together: what most cases begin with

@@ -4,6 +4,7 @@
 //! an interrupted fetch, a failed mirror and a damaged block are all just "look again what is missing".
 
 mod aside;
+mod bucket;
 mod http;
 mod local;
 mod origin;
@@ -28,6 +29,7 @@ use format::index::{BLOCK, Index, Member};
 use host::clock::Clock;
 
 pub use aside::Aside;
+pub use bucket::Bucket;
 pub use http::{Client, HttpMirror, authorization};
 pub use local::{Archive, Folder};
 pub use origin::origin;

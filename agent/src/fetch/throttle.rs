@@ -8,12 +8,7 @@ use std::time::Duration;
 use format::time::UnixTime;
 use host::clock::Clock;
 
-/// How much may be read at once after a pause: an eighth of a second's worth, so that no ten seconds ever hold more
-/// than 1.25 % above the cap.
-const BURST: Duration = Duration::from_millis(125);
-
-/// The smallest read: below this, calls would cost more than the bytes.
-const MIN_READ: usize = 256;
+use super::bucket::Bucket;
 
 /// How often the rule is asked: windows open and close by the minute.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -70,8 +65,7 @@ pub struct Throttle<'c> {
     buffer: usize,
     /// When the rule was asked last.
     asked: Cell<Option<Duration>>,
-    /// When the bytes read so far would have arrived at exactly the rate.
-    due: RefCell<Duration>,
+    bucket: RefCell<Bucket>,
 }
 
 impl<'c> Throttle<'c> {
@@ -84,7 +78,7 @@ impl<'c> Throttle<'c> {
             rate,
             buffer: 0,
             asked: Cell::new(None),
-            due: RefCell::default(),
+            bucket: RefCell::default(),
         }
     }
 
@@ -145,10 +139,7 @@ impl<'c> Throttle<'c> {
     fn portion(&self, wanted: usize) -> usize {
         match self.rate.get() {
             None => wanted,
-            Some(rate) => {
-                let burst = u128::from(rate) * BURST.as_millis() / 1000;
-                wanted.min(usize::try_from(burst).unwrap_or(usize::MAX).max(MIN_READ))
-            }
+            Some(rate) => Bucket::portion(rate, wanted),
         }
     }
 
@@ -157,16 +148,9 @@ impl<'c> Throttle<'c> {
         let Some(rate) = self.rate.get().filter(|_| n > 0) else {
             return;
         };
-        let now = self.clock.instant();
-        let mut due = self.due.borrow_mut();
-        // An idle time is not saved up beyond the burst.
-        let start = (*due).max(now.saturating_sub(BURST));
-        *due = start
-            + Duration::from_nanos(
-                u64::try_from(n as u128 * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX),
-            );
-        if *due > now {
-            self.clock.sleep(*due - now);
+        let wait = self.bucket.borrow_mut().take(self.clock.instant(), n, rate);
+        if !wait.is_zero() {
+            self.clock.sleep(wait);
         }
     }
 }

@@ -56,6 +56,7 @@ fn empty(node: &Node) -> NodeStatus {
             next_fetch: None,
             mirrors_aside: Vec::new(),
             transfer: None,
+            peers_aside: Vec::new(),
         },
     }
 }

@@ -27,6 +27,8 @@ pub fn render(status: &NodeStatus) -> String {
     out.sample("prestage_updated_timestamp_seconds", "", s.updated_at.0);
     out.family("prestage_quarantined_bundles", "gauge", "Bundles that the node refuses.");
     out.sample("prestage_quarantined_bundles", "", s.quarantine.len());
+    out.family("prestage_peers_aside", "gauge", "Nodes of the site that lied or stalled and are not asked.");
+    out.sample("prestage_peers_aside", "", s.peers_aside.len());
     out.family("prestage_reports_queued", "gauge", "Reports that the centre has not accepted yet.");
     out.sample("prestage_reports_queued", "", s.reports_queued);
     out.family("prestage_reboot_required", "gauge", "Whether the distribution asks for a reboot.");
@@ -43,7 +45,7 @@ pub fn render(status: &NodeStatus) -> String {
         .iter()
         .filter_map(|(n, s)| Some((*n, s.as_ref()?)))
         .collect();
-    let families: [(&str, &str, StepValue); 4] = [
+    let families: [(&str, &str, StepValue); 5] = [
         ("prestage_last_step_timestamp_seconds", "When the step last ended.", |s| s.at.0),
         ("prestage_last_step_exit_code", "The exit code that the step last ended with.", |s| {
             s.exit_code.into()
@@ -51,8 +53,11 @@ pub fn render(status: &NodeStatus) -> String {
         ("prestage_last_step_duration_seconds", "How long the step took.", |s| {
             i64::try_from(s.seconds).unwrap_or(i64::MAX)
         }),
-        ("prestage_last_step_received_bytes", "Bytes that came over the network in the step.", |s| {
+        ("prestage_last_step_received_bytes", "Bytes that came from mirrors in the step.", |s| {
             i64::try_from(s.bytes_received).unwrap_or(i64::MAX)
+        }),
+        ("prestage_last_step_site_bytes", "Bytes that came from other nodes of the site in the step.", |s| {
+            i64::try_from(s.bytes_from_site).unwrap_or(i64::MAX)
         }),
     ];
     for (name, help, value) in families {
