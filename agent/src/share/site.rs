@@ -27,8 +27,8 @@ use crate::node::Node;
 use crate::store::Store;
 
 /// Fetched from a mirror before the site is looked at again, in bytes, and never less than one member: so that a node
-/// that comes later finds something left to share.
-const BATCH: u64 = 8 * 1024 * 1024;
+/// that comes later finds something left to share, and what a node has got is taken from it before it may die.
+const BATCH: u64 = 2 * 1024 * 1024;
 
 /// Read from a peer at once.
 const CHUNK: usize = 64 * 1024;
