@@ -86,18 +86,20 @@ pub fn apt(text: &str) {
 /// whatever follows it, and was incomplete one byte earlier; of a part that is asked nothing lies outside the file.
 /// What a node says of its content is read as it was written.
 pub fn share(bytes: &[u8]) {
-    use crate::share::fuzzing::{Parsed, Request, parse, parse_head, request, write};
-    let parsed = request::parse(bytes);
+    use crate::share::fuzzing::{
+        MAX_ASKED, MAX_HEAD, Parsed, Request, parse, parse_head, parse_request, write,
+    };
+    let parsed = parse_request(bytes);
     match &parsed {
-        Parsed::Incomplete => assert!(bytes.len() < request::MAX_HEAD),
+        Parsed::Incomplete => assert!(bytes.len() < MAX_HEAD),
         Parsed::Refused(refusal) => assert!(refusal.status().len() > 3),
         Parsed::Request(asked) => {
             let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("an end") + 4;
-            assert!(end <= request::MAX_HEAD);
-            assert_eq!(request::parse(&bytes[..end]), parsed);
-            assert_eq!(request::parse(&bytes[..end - 1]), Parsed::Incomplete);
+            assert!(end <= MAX_HEAD);
+            assert_eq!(parse_request(&bytes[..end]), parsed);
+            assert_eq!(parse_request(&bytes[..end - 1]), Parsed::Incomplete);
             match asked {
-                Request::Have(asked) => assert!((1..=request::MAX_ASKED).contains(&asked.len())),
+                Request::Have(asked) => assert!((1..=MAX_ASKED).contains(&asked.len())),
                 Request::Content { part, .. } => {
                     for size in [0, 1, 1 << 20, u64::MAX] {
                         let range = part.and_then(|part| part.of(size));

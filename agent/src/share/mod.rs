@@ -24,7 +24,7 @@ pub mod fuzzing {
     //! What a stranger on the LAN may send, in both directions.
     pub use super::have::{parse, write};
     pub use super::peer::parse_head;
-    pub use super::request::{self, Parsed, Request};
+    pub use super::request::{MAX_ASKED, MAX_HEAD, Parsed, Request, parse as parse_request};
 }
 
 /// Where nodes listen, unless told otherwise: a port that IANA has given to nobody.
