@@ -140,6 +140,9 @@ fn read_one(path: &TargetPath, content: &Blob, store: &Store) -> Result<Vec<u8>>
                 "{path} is not here any more; the next fetch gets it again"
             )));
         }
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+            return Err(altered(path, content, store, "it is not a regular file"));
+        }
         other => other?,
     };
     let mut bytes = Vec::new();
@@ -147,10 +150,15 @@ fn read_one(path: &TargetPath, content: &Blob, store: &Store) -> Result<Vec<u8>>
     if Sha256::of(&bytes) == content.sha256 {
         return Ok(bytes);
     }
-    // What was altered goes, so that the next fetch gets it again.
-    file::remove(&file)?;
-    let what = format!("{}: {path} was altered after it had been verified", file.display());
-    Err(Error::new(Exit::Integrity, what, "the next fetch replaces it. Find out who can write there"))
+    Err(altered(path, content, store, "it has another sha256"))
+}
+
+/// What was altered goes, so that the next fetch gets it again.
+fn altered(path: &TargetPath, content: &Blob, store: &Store, why: &str) -> Error {
+    store.discard(&content.sha256);
+    let file = store.path(&content.sha256);
+    let what = format!("{}: {path} was altered after it had been verified: {why}", file.display());
+    Error::new(Exit::Integrity, what, "the next fetch replaces it. Find out who can write there")
 }
 
 fn parse(path: &TargetPath, bytes: &[u8]) -> Result<PatchPolicy> {
