@@ -256,7 +256,8 @@ impl Stage {
     /// Writes the node's configuration, with more in it.
     pub fn configure(&self, more: &str) {
         let fleet = self.fleet.url();
-        let more = format!("[report]\nurl = \"{fleet}api/v1/reports\"\n{more}");
+        let labels = "[node.labels]\nrole = \"till\"\n";
+        let more = format!("[report]\nurl = \"{fleet}api/v1/reports\"\n{labels}{more}");
         self.node().configure(&[&self.world.mirror.url()], &more);
     }
 
@@ -294,7 +295,7 @@ impl Stage {
         }
     }
 
-    /// The install step; as soon as it has read `bytes` of a file of the node, `meanwhile` is done, with the agent halted.
+    /// The install step; as soon as it has read `bytes` of a file of the node, `meanwhile` is done while it is halted.
     ///
     /// # Panics
     /// If it never reads so much of it.
@@ -595,7 +596,8 @@ pub fn copy(from: &Path, to: &Path) {
     succeed(command("cp").arg("-a").arg(from).arg(to));
 }
 
-/// Makes all attacks, in so many worlds at the same time, prints the table to standard output, and fails if one did not end as promised. `groups`: by attacker.
+/// Makes all attacks, in so many worlds at the same time, prints the table to standard output, and fails if one did not
+/// end as promised. `groups`: by attacker.
 ///
 /// # Panics
 /// If an attack did not end as promised, with all that is known of it.

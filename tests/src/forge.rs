@@ -95,7 +95,7 @@ impl<'c> Forge<'c> {
     /// A snapshot of what there is now, changed, and a timestamp of that snapshot: what their two keys can do.
     pub fn publish_with(&self, edit: impl FnOnce(&mut Value)) {
         self.next("snapshot", &["snapshot"], |snapshot| {
-            for role in ["targets", "bundles"] {
+            for role in ["targets", "bundles", "policies"] {
                 snapshot["meta"][format!("{role}.json")] = self.describe(role);
             }
             edit(snapshot);
@@ -147,6 +147,25 @@ impl<'c> Forge<'c> {
                     bundles["targets"][&path][field] = value.clone();
                 }
             }
+        });
+        self.publish();
+    }
+
+    /// The policies become this one and no other, under the name that it gives itself, signed by `by`.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn policy(&self, by: &[&str], policy: &Value) {
+        let bytes = json::canonical(policy).expect("a canonical form");
+        let digest = Sha256::of(&bytes);
+        let name = |field: &str| policy["metadata"][field].as_str().unwrap_or("nameless").to_owned();
+        let folder = format!("policies/{}/{}", name("namespace"), name("name"));
+        fs::create_dir_all(self.folder.join("targets").join(&folder)).expect("a folder");
+        fs::write(self.folder.join(format!("targets/{folder}/{digest}.policy.json")), &bytes)
+            .expect("a policy");
+        let file = json!({ "length": bytes.len(), "hashes": { "sha256": digest } });
+        self.next("policies", by, |policies| {
+            policies["targets"] = json!({ (format!("{folder}/policy.json")): file });
         });
         self.publish();
     }

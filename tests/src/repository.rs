@@ -130,7 +130,7 @@ impl Part {
 /// The centre: its keys and its repository.
 pub struct Centre {
     folder: PathBuf,
-    /// How many keys root and bundles have, of which all must sign.
+    /// How many keys root, bundles and policies have, of which all must sign. Where it is one, there are no policies.
     signers: usize,
     /// The ids of keys, and their TUF objects, that were asked for before.
     shown: Mutex<BTreeMap<String, (String, Value)>>,
@@ -142,13 +142,15 @@ impl Centre {
         Centre::with_signers(sandbox, "centre", 1)
     }
 
-    /// A centre in the sandbox's folder `name` in which root and bundles have so many keys, of which all must sign.
+    /// A centre in the sandbox's folder `name` in which root, bundles and policies have so many keys, of which all must
+    /// sign. The role policies is there where it is more than one.
     pub fn with_signers(sandbox: &Sandbox, name: &str, signers: usize) -> Centre {
         let centre = Centre { folder: sandbox.path().join(name), signers, shown: Mutex::default() };
         fs::create_dir_all(&centre.folder).expect("a folder for the centre");
         let mut init = centre.build(["root", "init"]);
         init.arg(centre.repository());
-        for role in ["root", "targets", "bundles", "snapshot", "timestamp"] {
+        let policies = ["policies"].into_iter().filter(|_| signers > 1);
+        for role in ["root", "targets", "bundles", "snapshot", "timestamp"].into_iter().chain(policies) {
             let keys = centre.keys(role);
             for key in &keys {
                 centre.make_key(key);
@@ -188,7 +190,7 @@ impl Centre {
 
     /// The names of a role's keys.
     pub fn keys(&self, role: &str) -> Vec<String> {
-        let more = if ["root", "bundles"].contains(&role) { self.signers } else { 1 };
+        let more = if ["root", "bundles", "policies"].contains(&role) { self.signers } else { 1 };
         std::iter::once(role.to_owned()).chain((2..=more).map(|n| format!("{role}-{n}"))).collect()
     }
 

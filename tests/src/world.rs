@@ -67,7 +67,7 @@ impl World {
         World::with_signers(old, new, 1)
     }
 
-    /// The same, in which so many keys must sign root and bundles.
+    /// The same, in which so many keys must sign root, bundles and policies.
     pub fn with_signers(old: &[Deb], new: &[Deb], signers: usize) -> World {
         let sandbox = Sandbox::new();
         let node = Node::new(&sandbox, "node");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lab::attack::{Attack, Ended, Stage};
 use lab::node::User;
 use lab::server::{Behaviour, Raw};
+use serde_json::json;
 
 /// The address to which reports go.
 const PATH: &str = "/reports";
@@ -39,18 +40,25 @@ fn impatient(stage: &Stage) {
     stage.configure("[fetch]\nstall-timeout-seconds = 1\n");
 }
 
+/// The head of an answer.
+fn head(lines: &[&str]) -> String {
+    lines.iter().map(|line| format!("{line}\r\n")).collect::<String>() + "\r\n"
+}
+
 pub fn attacks() -> Vec<Attack> {
     let waits = |name, how, says, act| Attack::new(name, how, 69, says, act).when_fetched().because(WAITS);
     vec![
         waits("fleet: redirect", "to another host", &["307"], |s| {
-            let to = s.elsewhere.url();
-            answered(s, format!("HTTP/1.1 307 Temporary Redirect\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"), b"", Duration::ZERO)
+            let location = format!("Location: {}", s.elsewhere.url());
+            let first = head(&["HTTP/1.1 307 Temporary Redirect", &location, "Content-Length: 0"]);
+            answered(s, first, b"", Duration::ZERO)
         }),
         waits("fleet: endless answer", "a body that never ends, and an error", &["500"], |s| {
-            answered(s, "HTTP/1.1 500 Oops\r\nContent-Length: 9223372036854775807\r\n\r\n", &[b'x'; 4096], Duration::ZERO)
+            let first = head(&["HTTP/1.1 500 Oops", "Content-Length: 9223372036854775807"]);
+            answered(s, first, &[b'x'; 4096], Duration::ZERO)
         }),
         waits("fleet: endless headers", "header lines without end", &["header"], |s| {
-            answered(s, "HTTP/1.1 200 OK\r\n", b"X-More: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n", Duration::ZERO)
+            answered(s, "HTTP/1.1 200 OK\r\n", b"X-More: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n", Duration::ZERO)
         }),
         waits("fleet: endless interim answers", "100 Continue, again and again", &["did not take"], |s| {
             answered(s, "", b"HTTP/1.1 100 Continue\r\n\r\n", Duration::ZERO)
@@ -63,16 +71,28 @@ pub fn attacks() -> Vec<Attack> {
         waits("fleet: no HTTP at all", "random bytes", &["did not take"], |s| {
             answered(s, lab::random::Random::new(8).bytes(5000), b"", Duration::ZERO)
         }),
-        waits("fleet: a header that is none", "NULs and newlines in its value", &["did not take"], |s| {
-            answered(s, &b"HTTP/1.1 200 OK\r\nX: \0\r\nBroken\r\n\r\n"[..], b"", Duration::ZERO)
-        }),
+        waits(
+            "fleet: a header that is none",
+            "a NUL in its value, and a line that is none",
+            &["did not take"],
+            |s| answered(s, head(&["HTTP/1.1 200 OK", "X: \0", "Broken"]), b"", Duration::ZERO),
+        ),
         waits("fleet: come again in a thousand years", "503 and Retry-After", &["503"], |s| {
-            answered(s, "HTTP/1.1 503 Busy\r\nRetry-After: 31536000000\r\nContent-Length: 0\r\n\r\n", b"", Duration::ZERO)
+            let first = head(&["HTTP/1.1 503 Busy", "Retry-After: 31536000000", "Content-Length: 0"]);
+            answered(s, first, b"", Duration::ZERO)
         }),
-        Attack::new("fleet: a command", "202 with a bundle to install in its body and headers", 0, &[], |s| {
-            let body = format!("{{\"install\":\"{}\",\"mirror\":\"{}\"}}", lab::world::VERSION, s.elsewhere.url());
-            answered(s, format!("HTTP/1.1 202 Accepted\r\nX-Prestage-Install: now\r\nContent-Length: {}\r\n\r\n{body}", body.len()), b"", Duration::ZERO)
-        })
+        Attack::new(
+            "fleet: a command",
+            "202, and what to install from where in head and body",
+            0,
+            &[],
+            |s| {
+                let body = json!({ "install": lab::world::VERSION, "mirror": s.elsewhere.url() }).to_string();
+                let length = format!("Content-Length: {}", body.len());
+                let first = head(&["HTTP/1.1 202 Accepted", "X-Prestage-Install: now", &length]);
+                answered(s, first + &body, b"", Duration::ZERO)
+            },
+        )
         .when_fetched()
         .because("the report is taken; nothing but the status is read"),
     ]

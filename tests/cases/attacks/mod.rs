@@ -13,11 +13,49 @@ mod mirror; // whoever the node reads from, and whoever stands in between
 mod thief; // of keys
 mod wire; // who speaks HTTP as nobody should
 
+use lab::node::Node;
+use lab::sandbox::{Sandbox, command, succeed};
+
 /// Why what a mirror does not deliver is no matter of trust.
 const DENIAL: &str = "only withheld: the next mirror or run goes on";
 
 /// Worlds in which attacks are made at the same time: they mostly wait, for a mirror that does.
 const LANES: usize = 3;
+
+#[test]
+fn whatever_changes_on_a_node_is_seen() {
+    let sandbox = Sandbox::new();
+    let node = Node::new(&sandbox, "node");
+    node.write("/etc/file", "content");
+    let mut before = node.image();
+    assert_eq!(before.differences(&node.image()), Vec::<String>::new());
+    let changes = [
+        (
+            "content, size and time as they were",
+            "cp -p etc/issue t; tr n x <t >etc/issue; touch -r t etc/issue; rm t",
+        ),
+        ("mode", "chmod 4644 etc/file"),
+        ("owner", "chown 1 etc/file"),
+        ("group", "chgrp 1 etc/file"),
+        ("type", "ln -sf other etc/file"),
+        ("where a link leads to", "ln -sf third etc/file"),
+        ("a device", "rm etc/file && mknod etc/file c 1 3"),
+        ("its number", "rm etc/file && mknod etc/file c 1 5"),
+        ("a FIFO", "rm etc/file && mkfifo etc/file"),
+        ("one file less", "rm etc/file"),
+        ("one file more", "echo >usr/share/evil"),
+        ("one folder more", "mkdir etc/evil"),
+        ("a file of everybody's", "echo >tmp/evil"),
+        ("dpkg's own", "echo >>var/lib/dpkg/status"),
+    ];
+    for (what, script) in changes {
+        succeed(command("sh").args(["-ec", script]).current_dir(node.root()));
+        let after = node.image();
+        let seen = before.differences(&after);
+        assert_eq!(seen.len(), 1, "{what}: {seen:?}");
+        before = after;
+    }
+}
 
 #[test]
 fn every_attack_is_refused_and_leaves_the_node_as_it_was() {

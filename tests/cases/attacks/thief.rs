@@ -27,6 +27,26 @@ fn with_another_bundle(bundles: &mut Value) {
     }
 }
 
+/// Both keys of policies.
+const POLICIES: [&str; 2] = ["policies", "policies-2"];
+
+/// A policy for nodes with the label `role`, changed by `edit`, signed by all who must, and published with both online
+/// keys.
+fn with_policy(stage: &Stage, role: &str, edit: impl FnOnce(&mut Value)) -> Ended {
+    let mut policy = json!({
+        "apiVersion": "patchmgmt.io/v1",
+        "kind": "PatchPolicy",
+        "metadata": { "name": "evil", "namespace": "operations" },
+        "spec": {
+            "bundleRef": { "version": lab::attack::VERSION },
+            "targets": { "selector": { "matchLabels": { "role": role } } },
+        },
+    });
+    edit(&mut policy);
+    stage.forge().policy(&POLICIES, &policy);
+    stage.fetch()
+}
+
 /// The next root, in which the thief's own keys count for everything, signed by `by`.
 fn coup(stage: &Stage, by: &[&str]) -> Ended {
     stage.centre().make_key("thief");
@@ -171,6 +191,62 @@ pub fn attacks() -> Vec<Attack> {
                 s.fetch()
             },
         ),
+        Attack::new(
+            "policies: below threshold",
+            "a policy, signed by one of two, and both online keys",
+            3,
+            &["policies.json has 1 valid", "needs 2"],
+            |s| {
+                s.forge().next("policies", &["policies"], |_| {});
+                s.forge().publish();
+                s.fetch()
+            },
+        ),
+        Attack::new(
+            "policies: a bundle of their own",
+            "policies.json lists one, with a higher serial",
+            0,
+            &["staged"],
+            |s| {
+                let bundles = s.forge().read("bundles")["signed"].take();
+                s.forge().next("policies", &POLICIES, |policies| {
+                    policies["targets"] = bundles["targets"].clone();
+                    with_another_bundle(policies);
+                });
+                s.forge().publish();
+                s.fetch()
+            },
+        )
+        .stages_what_is_right(
+            "targets lets policies speak of policies only: what bundles released is staged",
+        ),
+        Attack::new(
+            "policies: a bundle that does not exist",
+            "a version that bundles never released",
+            1,
+            &["20270101-1"],
+            |s| with_policy(s, "till", |p| p["spec"]["bundleRef"]["version"] = "20270101-1".into()),
+        )
+        .because("nothing is there to be installed"),
+        Attack::new(
+            "policies: other bytes",
+            "a checksum that is not that of the bundle",
+            2,
+            &["checksum"],
+            |s| {
+                with_policy(s, "till", |p| {
+                    p["spec"]["bundleRef"]["checksum"] = format!("sha256:{}", "e".repeat(64)).into()
+                })
+            },
+        ),
+        Attack::new("policies: half understood", "a field that no node knows", 1, &["policy.json"], |s| {
+            with_policy(s, "till", |p| p["spec"]["runAsRoot"] = "rm -rf /".into())
+        })
+        .because("nothing is begun on half of a policy"),
+        Attack::new("wrong node: a policy for others", "a policy for servers, on a till", 0, &[], |s| {
+            with_policy(s, "server", |_| {})
+        })
+        .because("nothing is for this node: nothing is fetched"),
         Attack::new(
             "freeze: expired timestamp",
             "well signed, and past its expiry",

@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use lab::attack::{Attack, Ended, Stage};
+use lab::random::Random;
 use lab::sandbox::{command, succeed};
 use lab::server::{Behaviour, Cut, CutKind, Raw};
 
@@ -179,7 +180,7 @@ pub fn attacks() -> Vec<Attack> {
             s.fetch()
         })),
         denial(Attack::new("no HTTP at all", "random bytes on the connection", 69, &["2.root.json"], |s| {
-            raw(s, "2.root.json", lab::random::Random::new(9).bytes(5000), b"", Duration::ZERO);
+            raw(s, "2.root.json", Random::new(9).bytes(5000), b"", Duration::ZERO);
             s.fetch()
         })),
         denial(Attack::new(
@@ -235,36 +236,53 @@ pub fn attacks() -> Vec<Attack> {
         )),
         Attack::new(
             "another range, and a lie",
-            "bytes from elsewhere under the Content-Range that was asked for",
+            "other bytes under the range that was asked for",
             2,
-            &["bundle.tar.gz", "damaged"],
+            &["damaged"],
             |s| {
-                let length = s.centre().index().bundle.length;
-                let body = lab::random::Random::new(5).bytes(200_000);
-                raw(s, BUNDLE, [format!("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-199999/{length}\r\nContent-Length: 200000\r\n\r\n").into_bytes(), body].concat(), b"", Duration::ZERO);
+                let index = s.centre().index();
+                let asked = index.metadata().filter_map(|m| m.whole()).map(|e| e.offset + e.length).max();
+                let asked = asked.expect("metadata, which is asked for first");
+                let range = format!("Content-Range: bytes 0-{}/{}", asked - 1, index.bundle.length);
+                let head =
+                    format!("HTTP/1.1 206 Partial Content\r\n{range}\r\nContent-Length: {asked}\r\n\r\n");
+                let body = Random::new(5).bytes(asked as usize);
+                raw(s, BUNDLE, [head.into_bytes(), body].concat(), b"", Duration::ZERO);
                 s.fetch()
             },
         ),
-        Attack::new(
+        denial(Attack::new(
             "a range without end",
-            "Content-Range: bytes 0-18446744073709551615/*, and zeros for ever",
-            2,
-            &["bundle.tar.gz", "damaged"],
+            "bytes 0-18446744073709551615/*, for ever",
+            69,
+            &["another range"],
             |s| {
-                raw(
-                    s,
-                    BUNDLE,
-                    "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-18446744073709551615/*\r\n\r\n",
-                    &[0; 4096],
-                    Duration::ZERO,
-                );
+                let range = "Content-Range: bytes 0-18446744073709551615/*";
+                let head = format!("HTTP/1.1 206 Partial Content\r\n{range}\r\n\r\n");
+                raw(s, BUNDLE, head, &[0; 4096], Duration::ZERO);
                 s.fetch()
             },
-        ),
-        Attack::new("more than was asked for", "100,000 bytes behind each range", 0, &["staged"], |s| {
-            s.mirror(Behaviour { extra: 100_000, ..Behaviour::default() });
-            s.fetch()
-        })
+        )),
+        denial(Attack::new(
+            "more than was asked for",
+            "1,000 bytes behind each range",
+            69,
+            &["another range"],
+            |s| {
+                s.mirror(Behaviour { extra: 1000, ..Behaviour::default() });
+                s.fetch()
+            },
+        )),
+        Attack::new(
+            "more than it said",
+            "garbage behind the body, as if it were another answer",
+            0,
+            &["staged"],
+            |s| {
+                s.mirror(Behaviour { trailing_garbage: true, ..Behaviour::default() });
+                s.fetch()
+            },
+        )
         .stages_what_is_right("what was asked for is right; the rest is not read"),
         Attack::new(
             "all instead of a part",
@@ -299,8 +317,8 @@ struct Tls {
 }
 
 impl Tls {
-    /// Serves, with the certificate of `who`, this answer for the first file that a node asks for. The authority that knows
-    /// `mirror` is known to the node; the one that knows `somebody` is not.
+    /// Serves, with the certificate of `who`, this answer for the first file that a node asks for. The authority that
+    /// knows `mirror` is known to the node; the one that knows `somebody` is not.
     fn start(stage: &Stage, who: &str, answer: &str) -> Tls {
         let folder = stage.world.sandbox.path().join("tls");
         fs::create_dir_all(folder.join("metadata")).expect("a folder");
