@@ -4,6 +4,7 @@
 #   make build      the programs, as they are shipped, in target/release
 #   make demo       the whole path on this machine with real packages (root)
 #   make test       formatting, lints, unit and end-to-end tests, a minute of fuzzing (root)
+#   make attacks    every attack that must fail, as a table: exit code, message, and whether the node changed (root)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
 #   make fuzz       every reader of foreign bytes for ten minutes each
 #   make bench-fetch  how caps are kept, speed beside curl, idle polls (root)
@@ -14,7 +15,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test test-long lint fuzz bench bench-fetch bench-fleet clean
+.PHONY: all setup build demo test attacks test-long lint fuzz bench bench-fetch bench-fleet clean
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -46,6 +47,11 @@ test: lint
 	tests/python-tuf/run
 	$(if $(nextest),cargo nextest run --config-file tests/nextest.toml --workspace,cargo test --workspace --no-fail-fast)
 	scripts/fuzz.sh short
+
+attacks: setup
+	@scripts/node-root.sh minimal >/dev/null
+	cargo build --quiet --workspace --bins --tests
+	cargo test --quiet -p prestage-tests --test e2e -- attacks::every_attack --nocapture
 
 test-long: setup
 	@scripts/node-root.sh minimal >/dev/null
