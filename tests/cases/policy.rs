@@ -5,6 +5,7 @@ use std::fs;
 
 use format::status::State;
 use format::time::UnixTime;
+use lab::forge::Forge;
 use lab::sandbox::{Output, run, succeed};
 use lab::world::{VERSION, World};
 
@@ -202,4 +203,27 @@ fn a_policy_that_was_altered_on_the_node_is_not_obeyed() {
     prestage(&world, ["install", "--now"]).expect(2).says(&["altered after it had been verified"]);
     world.node.assert_is(&before);
     prestage(&world, ["fetch"]).expect(1).says(&["paused"]);
+}
+
+#[test]
+fn two_policies_for_one_node_defer_and_both_are_named() {
+    let world = world();
+    // The tool refuses two that could both be for one node; a stolen key, or another tool, need not.
+    let forge = Forge::new(&world.centre);
+    let mut targets = serde_json::Map::new();
+    for text in [
+        policy("tills", "till", VERSION, ""),
+        policy("berlin", "till", VERSION, "").replace("role: till", "city: berlin"),
+    ] {
+        publish_policies(&world, &[text]);
+        let listed = forge.read("policies")["signed"]["targets"].take();
+        targets.extend(listed.as_object().cloned().expect("targets"));
+    }
+    forge.next("policies", &["policies"], |signed| signed["targets"] = targets.into());
+    forge.publish();
+    world.configure("[node.labels]\nrole = \"till\"\ncity = \"berlin\"\n");
+    let before = world.node.image();
+    prestage(&world, ["run"]).expect(1).says(&["operations/berlin and operations/tills"]);
+    world.node.assert_is(&before);
+    assert_eq!(world.staged(), Vec::<String>::new());
 }
