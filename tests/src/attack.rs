@@ -431,14 +431,14 @@ impl Stage {
             self.fault("the case itself failed");
             Ended { verb: String::new(), output: Output::default() }
         });
-        let after = self.node().image();
-        let mut faults = before.differences(&after);
+        let mut faults = before.differences(&self.node().image());
         faults.extend(visible.faults(&self.visible(attack.stages), attack.stages));
         faults.append(&mut self.faults.borrow_mut());
-        if attack.arrange.is_some() {
+        if attack.arrange.is_some() || !faults.is_empty() {
             copy(&self.kept.join("configuration"), &self.node().path(CONFIGURATION));
-        } else if !faults.is_empty() {
-            *base = after;
+        }
+        if !faults.is_empty() {
+            *base = self.node().image();
         }
         let message = message(&ended.output, self);
         let is_named = attack.says.iter().all(|word| message.to_lowercase().contains(&word.to_lowercase()));
