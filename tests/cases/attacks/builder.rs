@@ -242,8 +242,9 @@ fn container() -> Vec<Attack> {
     ]
 }
 
-/// What the agent may take where a bomb of 64 MiB goes off.
-const MEMORY_KIB: u64 = 10 * 1024;
+/// What the agent may take where a bomb of 64 MiB goes off. It is the agent as it is built for tests, whose code alone is
+/// several MiB in memory; what is shipped is held to its promise by `make bench`.
+const MEMORY_KIB: u64 = 14 * 1024;
 
 fn host_free(path: &std::path::Path) -> u64 {
     let stat = nix::sys::statvfs::statvfs(path).expect("a file system");
