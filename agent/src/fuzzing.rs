@@ -50,15 +50,7 @@ pub fn journal(bytes: &[u8]) {
     let Ok(journal) = Journal::parse(bytes) else { return };
     let written = journal.to_bytes().expect("a journal that was read can be written");
     assert_eq!(Journal::parse(&written), Ok(journal.clone()));
-    let events = [
-        Event::Begin,
-        Event::Done,
-        Event::Failed,
-        Event::NeedsReboot,
-        Event::Restarted { rebooted: false },
-        Event::Restarted { rebooted: true },
-    ];
-    let followed = events.iter().filter(|event| journal.state.next(**event).is_ok()).count();
+    let followed = Event::ALL.iter().filter(|event| journal.state.next(**event).is_ok()).count();
     assert!(followed > 0, "{:?} leads nowhere", journal.state);
     let is_finished = matches!(journal.state, State::Finished { .. });
     assert_eq!(journal.state.step() == Step::Stop, is_finished);

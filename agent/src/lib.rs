@@ -33,6 +33,8 @@ pub mod spread; // when this node acts, so that not all act at once: pure
 mod stage; // verified members as a local package repository
 mod status; // status.json and its faces
 mod store; // content by its hash, whole or partial
+#[cfg(test)]
+mod test_clock; // a clock that moves only when somebody sleeps
 mod transaction; // the install as a state machine
 mod transfer; // what surrounds the fetching of one step: rule, watchers, order of mirrors
 mod verify; // an export or repository, checked to the last byte

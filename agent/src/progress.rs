@@ -156,26 +156,11 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use format::time::UnixTime;
-    use std::sync::Mutex;
-
-    struct TestClock(Mutex<Duration>);
-
-    impl Clock for TestClock {
-        fn now(&self) -> UnixTime {
-            UnixTime(0)
-        }
-        fn instant(&self) -> Duration {
-            *self.0.lock().unwrap()
-        }
-        fn sleep(&self, duration: Duration) {
-            *self.0.lock().unwrap() += duration;
-        }
-    }
+    use crate::test_clock::TestClock;
 
     #[test]
     fn watchers_are_told_each_at_their_own_pace_and_what_is_true() {
-        let clock = TestClock(Mutex::default());
+        let clock = TestClock::default();
         let (seen, rare) = (RefCell::new(Vec::new()), Cell::new(0));
         let progress = Progress::new(&clock)
             .watched(Duration::from_secs(1), |t| seen.borrow_mut().push(t.clone()))

@@ -45,22 +45,7 @@ impl<R: Read> Read for Patience<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use format::time::UnixTime;
-    use std::sync::Mutex;
-
-    struct TestClock(Mutex<Duration>);
-
-    impl Clock for TestClock {
-        fn now(&self) -> UnixTime {
-            UnixTime(0)
-        }
-        fn instant(&self) -> Duration {
-            *self.0.lock().unwrap()
-        }
-        fn sleep(&self, duration: Duration) {
-            *self.0.lock().unwrap() += duration;
-        }
-    }
+    use crate::test_clock::TestClock;
 
     /// Brings `n` bytes after each pause.
     struct Slow<'c>(&'c TestClock, Duration, usize);
@@ -73,7 +58,7 @@ mod tests {
     }
 
     fn reads_until_lost(pause: u64, n: usize) -> Option<usize> {
-        let clock = TestClock(Mutex::default());
+        let clock = TestClock::default();
         let slow = Slow(&clock, Duration::from_secs(pause), n);
         let mut reader = Patience::new(slow, &clock, Duration::from_secs(60), 100);
         (0..1000).find(|_| reader.read(&mut [0; 8192]).is_err())

@@ -191,27 +191,12 @@ impl<R: Read> Read for Throttled<'_, '_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
-
-    /// A clock that moves only when somebody sleeps, or by hand.
-    struct TestClock(Mutex<Duration>);
-
-    impl Clock for TestClock {
-        fn now(&self) -> UnixTime {
-            UnixTime(i64::try_from(self.instant().as_secs()).unwrap())
-        }
-        fn instant(&self) -> Duration {
-            *self.0.lock().unwrap()
-        }
-        fn sleep(&self, duration: Duration) {
-            *self.0.lock().unwrap() += duration;
-        }
-    }
+    use crate::test_clock::TestClock;
 
     #[test]
     fn in_any_ten_seconds_the_cap_is_kept_to_five_percent_and_used_to_ninety_five() {
         for rate in [1_000u64, 32_000, 250_000] {
-            let clock = TestClock(Mutex::new(Duration::ZERO));
+            let clock = TestClock::default();
             let throttle = Throttle::new(&clock, move |_| Flow::Rate(Some(rate)));
             let mut reader = throttle.reader(io::repeat(0), u64::MAX);
             let mut buffer = vec![0; 16 * 1024];
@@ -241,7 +226,7 @@ mod tests {
 
     #[test]
     fn no_cap_reads_as_asked() {
-        let clock = TestClock(Mutex::new(Duration::ZERO));
+        let clock = TestClock::default();
         let mut buffer = vec![0; 100_000];
         assert_eq!(Throttle::none(&clock).reader(io::repeat(0), 100_000).read(&mut buffer).unwrap(), 100_000);
         assert_eq!(clock.instant(), Duration::ZERO);
@@ -249,7 +234,7 @@ mod tests {
 
     #[test]
     fn another_hour_another_cap_and_at_the_end_nothing() {
-        let clock = TestClock(Mutex::new(Duration::ZERO));
+        let clock = TestClock::default();
         let throttle = Throttle::new(&clock, |now| match now.0 {
             0..10 => Flow::Rate(Some(1000)),
             10..20 => Flow::Rate(Some(9000)),
@@ -276,7 +261,7 @@ mod tests {
     #[test]
     fn what_the_kernel_takes_in_ahead_of_the_reader_is_within_the_cap_too() {
         let (rate, length, buffer) = (100_000u64, 60_000u64, 25_000u64);
-        let clock = TestClock(Mutex::new(Duration::ZERO));
+        let clock = TestClock::default();
         let throttle = Throttle::new(&clock, move |_| Flow::Rate(Some(rate))).buffered(32 * 1024);
         let mut come = Vec::new();
         // One request after the other; at each moment the kernel has all that it can hold.

@@ -84,6 +84,19 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Every event, for whoever asks what each would do.
+    #[cfg(any(test, fuzzing))]
+    pub const ALL: [Event; 6] = [
+        Event::Begin,
+        Event::Done,
+        Event::Failed,
+        Event::NeedsReboot,
+        Event::Restarted { rebooted: false },
+        Event::Restarted { rebooted: true },
+    ];
+}
+
 /// What a state wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -171,19 +184,10 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    const EVENTS: [Event; 6] = [
-        Event::Begin,
-        Event::Done,
-        Event::Failed,
-        Event::NeedsReboot,
-        Event::Restarted { rebooted: false },
-        Event::Restarted { rebooted: true },
-    ];
-
     fn reachable(from: State) -> Vec<State> {
         let (mut seen, mut queue) = (vec![from], VecDeque::from([from]));
         while let Some(state) = queue.pop_front() {
-            for next in EVENTS.iter().filter_map(|e| state.next(*e).ok()) {
+            for next in Event::ALL.iter().filter_map(|e| state.next(*e).ok()) {
                 if !seen.contains(&next) {
                     seen.push(next);
                     queue.push_back(next);
