@@ -83,6 +83,7 @@ struct ScheduleFragment {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct InstallFragment {
     allow_network: Option<bool>,
+    gpgcheck: Option<bool>,
     lock_timeout_seconds: Option<u64>,
 }
 
@@ -140,6 +141,8 @@ pub struct Settings {
     pub timezone: Option<String>,
     /// `[install] allow-network`: install even where no empty network namespace can be made.
     pub allow_network: bool,
+    /// `[install] gpgcheck`: whether RPM packages must be signed by a key of the node's keyring; none: as its dnf or yum says.
+    pub gpgcheck: Option<bool>,
     /// `[install] lock-timeout-seconds`: how long to wait for another package manager.
     pub lock_timeout: Duration,
     /// `[health] url`.
@@ -348,6 +351,7 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
         windows: windows.transpose().map_err(|e| format!("[schedule] maintenance-window: {e}"))?,
         timezone: schedule.timezone,
         allow_network: install.allow_network.unwrap_or(false),
+        gpgcheck: install.gpgcheck,
         lock_timeout: Duration::from_secs(install.lock_timeout_seconds.unwrap_or(60)),
         health_url: health.url,
         health_timeout: Duration::from_secs(health.timeout_seconds.unwrap_or(120)),

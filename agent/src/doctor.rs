@@ -60,7 +60,7 @@ impl Says {
 fn identity(node: &Node, say: &mut Says) {
     say.ok(format!("this is node {}, variant {}", node.id, node.variant));
     match node.package_manager() {
-        Ok(_) => say.ok("the package manager is apt"),
+        Ok(packages) => say.ok(format!("the package manager is {}", packages.words().name)),
         Err(error) => say.missing(error),
     }
 }

@@ -14,7 +14,7 @@ use crate::cli::Options;
 use crate::config::{self, Mirror, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{Client, Folder, HttpMirror, Transport, authorization};
-use crate::packages::{Apt, PackageManager};
+use crate::packages::{Apt, Dnf, Flavour, PackageManager};
 use crate::render::Renderer;
 
 /// A node.
@@ -174,20 +174,20 @@ impl Node {
     /// # Errors
     /// With exit code 78, if it is one that this program does not know.
     pub fn package_manager(&self) -> Result<Box<dyn PackageManager + '_>> {
-        if host::command::Command::exists(&self.root, "apt-get") {
-            return Ok(Box::new(Apt {
-                root: self.root.clone(),
-                allow_network: self.settings.allow_network,
-                lock_timeout: self.settings.lock_timeout,
-                renderer: self.renderer(),
+        let (root, renderer) = (self.root.clone(), self.renderer());
+        let (allow_network, lock_timeout) = (self.settings.allow_network, self.settings.lock_timeout);
+        match family(&self.root)? {
+            Found::Apt => Ok(Box::new(Apt { root, allow_network, lock_timeout, renderer, clock: &self.clock })),
+            Found::Rpm(flavour) => Ok(Box::new(Dnf {
+                flavour,
+                root,
+                allow_network,
+                gpgcheck: self.settings.gpgcheck,
+                lock_timeout,
+                renderer,
                 clock: &self.clock,
-            }));
+            })),
         }
-        Err(Error::new(
-            Exit::Config,
-            "no package manager that prestage knows (apt) was found",
-            "install this agent on Debian or Ubuntu",
-        ))
     }
 
     /// Templates, the operator's first.
@@ -230,6 +230,26 @@ impl Node {
     }
 }
 
+/// The package manager of a node.
+enum Found {
+    Apt,
+    Rpm(Flavour),
+}
+
+/// By the database that the node has, and then by the programs: apt can be a guest on a node of rpm, and dnf on one of dpkg.
+fn family(root: &Path) -> Result<Found> {
+    if root.join("var/lib/dpkg/status").exists() && host::command::Command::exists(root, "apt-get") {
+        return Ok(Found::Apt);
+    }
+    Flavour::detect(root).map(Found::Rpm).ok_or_else(|| {
+        Error::new(
+            Exit::Config,
+            "no package manager that prestage knows (apt, dnf 4, yum) was found",
+            "where there is dnf 5 alone, install dnf 4 beside it (package dnf4 or dnf)",
+        )
+    })
+}
+
 /// A node id from machine-id(5), which must not be told to others as it is: a digest of it, for this purpose only.
 fn machine_id(root: &Path) -> Result<NodeId> {
     let path = root.join("etc/machine-id");
@@ -255,7 +275,11 @@ fn variant_of(root: &Path) -> Result<Variant> {
     };
     match (field("ID"), field("VERSION_ID")) {
         (Some(id), Some(version)) => {
-            format!("{id}-{version}-{}", Apt::architecture(root)?).parse().map_err(Error::config)
+            let architecture = match family(root)? {
+                Found::Apt => Apt::architecture(root)?,
+                Found::Rpm(_) => Dnf::architecture(root)?,
+            };
+            format!("{id}-{version}-{architecture}").parse().map_err(Error::config)
         }
         _ => Err(Error::config("os-release has no ID and VERSION_ID, and [node] variant is not set")),
     }

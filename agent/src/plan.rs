@@ -70,7 +70,7 @@ pub fn make(node: &Node, store: &Store, offer: &Offer, index: &Index, everything
     let fingerprint = packages.fingerprint()?;
     let repo = node.fetched("planning");
     stage::link(store, &index.metadata().collect::<Vec<_>>(), &repo)?;
-    let resolution = packages.resolve(&repo, &node.fetched("apt"))?;
+    let resolution = packages.resolve(&repo, &node.fetched("packages"))?;
     let mut plan = Plan::new(&offer.bundle, index, fingerprint, resolution, everything)?;
     plan.half_done = packages.audit()?;
     plan.save(&node.fetched("plan.json"))?;

@@ -8,7 +8,8 @@ use minijinja::{Environment, Value};
 use crate::error::{Error, Exit, Result};
 
 /// The templates that are built in.
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 3] = [
+    ("prestage.repo", include_str!("../templates/prestage.repo.j2")),
     ("sources.list", include_str!("../templates/sources.list.j2")),
     ("status.txt", include_str!("../templates/status.txt.j2")),
 ];

@@ -246,7 +246,7 @@ fn refresh_plan_fetch_stage(
             account.nothing_new(); // the centre heard it when it was installed
         }
         if !plan.half_done.is_empty() {
-            return Err(half_done(&plan.half_done));
+            return Err(half_done(&plan.half_done, node.package_manager()?.words().by_hand));
         }
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, everything_is_here));
     }
@@ -396,7 +396,7 @@ fn verify_staged(
         log::warn!("an earlier run of the package manager was interrupted; finishing it first");
         packages.repair()?;
     }
-    let resolution = packages.resolve(repo.folder(), &node.private("apt"))?;
+    let resolution = packages.resolve(repo.folder(), &node.private("packages"))?;
     let plan = Plan::new(&offer.bundle, &index, packages.fingerprint()?, resolution, false)?;
     if !plan.is_empty() {
         space::for_install(node, &plan)?;
@@ -436,17 +436,13 @@ fn nothing_is_staged(
                 format!("this node has everything that bundle {} has for it", newest.bundle.version);
             Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message))
         }
-        left => Err(half_done(left)),
+        left => Err(half_done(left, packages.words().by_hand)),
     }
 }
 
-fn half_done(packages: &[String]) -> Error {
-    let what = format!("these packages are half configured: {}", packages.join("; "));
-    Error::new(
-        Exit::Deferred,
-        what,
-        "the next install tries to finish them; see `dpkg --audit` and /var/log/dpkg.log",
-    )
+fn half_done(packages: &[String], by_hand: &str) -> Error {
+    let what = format!("these packages are half configured: {}; {by_hand}", packages.join("; "));
+    Error::new(Exit::Deferred, what, "the next install tries to finish them")
 }
 
 /// Whether the bundle may be installed here and now.
@@ -559,7 +555,7 @@ fn transact(
     account.status().reboot_required = packages.reboot_required();
     account.seen(transaction.seen.take());
     file::remove(transaction.repo.folder())?;
-    let concluded = transaction::conclude(end, &journal, transaction.failure.take());
+    let concluded = transaction::conclude(end, &journal, transaction.failure.take(), packages.words().by_hand);
     let (bundle, changes) = (journal.bundle.clone(), journal.changes.len() as u64);
     let message =
         format!("bundle {}: {changes} packages changed (transaction {})", bundle.version, journal.id);

@@ -12,9 +12,9 @@ use format::digest::{Hasher, Sha256};
 use format::inventory::{Inventory, PackageChange, PackageId};
 use host::clock::Clock;
 use host::command::{Command, CommandError};
-use host::isolation::{Isolation, Seen};
+use host::isolation::Seen;
 
-use super::{PackageManager, Resolution};
+use super::{PackageManager, Resolution, Words, hash_file, hash_folder, in_root, inside};
 use crate::error::{Error, Exit, Result};
 use crate::render::Renderer;
 
@@ -58,10 +58,8 @@ impl Apt<'_> {
         Ok(output.stdout.trim().to_owned())
     }
 
-    /// `path` as it is called inside the node's root.
     fn inside(&self, path: &Path) -> String {
-        let path = path.strip_prefix(&self.root).unwrap_or(path);
-        format!("/{}", path.display().to_string().trim_start_matches('/'))
+        inside(&self.root, path)
     }
 
     fn command(&self, program: &str) -> Command {
@@ -119,16 +117,6 @@ impl Apt<'_> {
     }
 }
 
-/// Runs `command` with the node's root as `/`; if asked, without a network.
-fn in_root(root: &Path, command: Command, no_network: bool) -> Command {
-    let other_root = (root != Path::new("/")).then(|| root.to_owned());
-    if other_root.is_some() || no_network {
-        command.isolated(Isolation { no_network, root: other_root })
-    } else {
-        command
-    }
-}
-
 /// What an error of apt or dpkg means for the node.
 fn explain(error: &CommandError) -> Error {
     let CommandError::Failed { status, stderr, .. } = error else {
@@ -173,6 +161,14 @@ fn essence(stderr: &str) -> String {
 }
 
 impl PackageManager for Apt<'_> {
+    fn words(&self) -> Words {
+        Words {
+            name: "apt",
+            log: "see /var/log/apt/term.log on the node",
+            by_hand: "run `dpkg --audit`, `dpkg --configure -a` and `apt-get -f install`",
+        }
+    }
+
     fn inventory(&self) -> Result<Inventory> {
         let format = "${Package}\\t${Architecture}\\t${Version}\\t${db:Status-Status}\\n";
         let output =
@@ -188,10 +184,7 @@ impl PackageManager for Apt<'_> {
             hash_file(&mut hasher, &self.root.join(path));
         }
         for folder in ["etc/apt/preferences.d", "etc/apt/apt.conf.d"] {
-            let entries = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
-            let mut files: Vec<PathBuf> = entries.map(|e| e.path()).collect();
-            files.sort();
-            files.iter().for_each(|file| hash_file(&mut hasher, file));
+            hash_folder(&mut hasher, &self.root.join(folder));
         }
         Ok(hasher.finish())
     }
@@ -317,13 +310,6 @@ fn noninteractive(command: Command) -> Command {
     ]
     .iter()
     .fold(command, |command, (name, value)| command.env(name, value))
-}
-
-/// Adds a file to a digest; one that is not there or not readable counts as empty.
-fn hash_file(hasher: &mut Hasher, path: &Path) {
-    let digest = std::fs::File::open(path).and_then(|mut f| Sha256::of_reader(&mut f));
-    hasher.update(path.as_os_str().as_encoded_bytes());
-    hasher.update(&digest.map(|(d, _)| d.0).unwrap_or_default());
 }
 
 /// An epoch of 0 may be written or left out, and dpkg and apt do not do the same (deb-version(7)).

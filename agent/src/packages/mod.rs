@@ -1,16 +1,19 @@
 //! The package manager, behind one trait: what the steps ask of it, in their order.
 
 mod apt;
+mod dnf;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use format::digest::Sha256;
+use format::digest::{Hasher, Sha256};
 use format::inventory::{Inventory, PackageChange};
-use host::isolation::Seen;
+use host::command::Command;
+use host::isolation::{Isolation, Seen};
 
 pub use apt::Apt;
 #[cfg(fuzzing)]
 pub use apt::read_everything;
+pub use dnf::{Dnf, Flavour};
 
 use crate::error::Result;
 
@@ -27,8 +30,22 @@ pub struct Resolution {
     pub kept_back: Vec<String>,
 }
 
+/// What an operator is told of a package manager.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// Its name.
+    pub name: &'static str,
+    /// Where to read what it did.
+    pub log: &'static str,
+    /// How to repair by hand what it could not.
+    pub by_hand: &'static str,
+}
+
 /// A package manager of a node. `repo` is always a folder with a local package repository.
 pub trait PackageManager {
+    /// What an operator is told of it. Whenever it failed, and by `doctor`.
+    fn words(&self) -> Words;
+
     /// The packages that are installed. Before planning, before and after the install.
     fn inventory(&self) -> Result<Inventory>;
 
@@ -51,4 +68,35 @@ pub trait PackageManager {
 
     /// Whether the distribution asks for a reboot. After the install.
     fn reboot_required(&self) -> bool;
+}
+
+/// `path` of this machine as it is called inside `root`.
+fn inside(root: &Path, path: &Path) -> String {
+    let path = path.strip_prefix(root).unwrap_or(path);
+    format!("/{}", path.display().to_string().trim_start_matches('/'))
+}
+
+/// Runs `command` with the node's root as `/`; if asked, without a network.
+fn in_root(root: &Path, command: Command, no_network: bool) -> Command {
+    let other_root = (root != Path::new("/")).then(|| root.to_owned());
+    if other_root.is_some() || no_network {
+        command.isolated(Isolation { no_network, root: other_root })
+    } else {
+        command
+    }
+}
+
+/// Adds a file to a digest; one that is not there or not readable counts as empty.
+fn hash_file(hasher: &mut Hasher, path: &Path) {
+    let digest = std::fs::File::open(path).and_then(|mut f| Sha256::of_reader(&mut f));
+    hasher.update(path.as_os_str().as_encoded_bytes());
+    hasher.update(&digest.map(|(d, _)| d.0).unwrap_or_default());
+}
+
+/// Adds the files of a folder to a digest, sorted.
+fn hash_folder(hasher: &mut Hasher, folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|e| e.path()).collect();
+    files.sort();
+    files.iter().for_each(|file| hash_file(hasher, file));
 }

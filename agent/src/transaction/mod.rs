@@ -91,7 +91,7 @@ impl Transaction<'_> {
         if !self.packages.audit()?.is_empty() {
             self.packages.repair()?;
         }
-        let scratch = self.node.private("apt");
+        let scratch = self.node.private("packages");
         self.seen = Some(self.packages.install(self.repo.folder(), &scratch)?);
         self.prove(journal)
     }
@@ -99,7 +99,7 @@ impl Transaction<'_> {
     /// The inventory is the planned one and no package is half configured.
     fn prove(&self, journal: &Journal) -> Result<()> {
         let fail = |what: String| {
-            Err(Error::new(Exit::InstallFailed, what, "see /var/log/apt/term.log on the node"))
+            Err(Error::new(Exit::InstallFailed, what, self.packages.words().log))
         };
         let expected = self.before.after(&journal.changes);
         let wrong = expected.changes_to(&self.packages.inventory()?);
@@ -180,7 +180,7 @@ pub fn check_baseline(node: &Node, check: &HealthCheck) -> Result<()> {
 }
 
 /// The exit code and the sentence that belong to an end.
-pub fn conclude(end: End, journal: &Journal, failure: Option<Error>) -> Result<()> {
+pub fn conclude(end: End, journal: &Journal, failure: Option<Error>, by_hand: &str) -> Result<()> {
     let why = journal.message.clone().unwrap_or_default();
     match end {
         End::Installed => Ok(()),
@@ -201,8 +201,8 @@ pub fn conclude(end: End, journal: &Journal, failure: Option<Error>) -> Result<(
         )),
         End::NeedsPerson => Err(Error::new(
             Exit::NeedsPerson,
-            format!("the install went wrong and the node could not be brought back: {why}"),
-            "log in, repair the packages (`dpkg --audit`, `dpkg --configure -a`, `apt-get -f install`), then run `prestage install --now`",
+            format!("the install went wrong and the node could not be brought back: {why}; log in and {by_hand}"),
+            "then run `prestage install --now`",
         )),
     }
 }
