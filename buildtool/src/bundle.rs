@@ -125,22 +125,24 @@ fn write_members(
     progress: Progress,
 ) -> Result<Vec<Member>> {
     let what = "the bundle cannot be written";
-    let packages = local_repo::packages(collected);
-    let release = local_repo::release(collected, cycle, &packages);
     let mut members = Vec::new();
-    for (name, content) in [("Packages", packages.as_bytes()), ("Release", release.as_bytes())] {
-        let path: MemberPath = parse(name)?;
-        let offset = writer.length;
-        let entry = Entry::new(&path, content.len() as u64, collected.created);
-        let (length, sha256) = write_deflated(&entry, content, writer).map_err(|e| Error::io(what, &e))?;
+    for file in local_repo::files(collected, cycle).map_err(|e| Error::io(what, &e))? {
+        let path: MemberPath = parse(file.name)?;
+        let (offset, size) = (writer.length, file.content.len() as u64);
+        let entry = Entry::new(&path, size, collected.created);
+        let written = match file.encoding {
+            Encoding::Deflate => write_deflated(&entry, &file.content, writer),
+            Encoding::Stored => write_stored(&entry, &mut file.content.as_slice(), writer),
+        };
+        let (length, sha256) = written.map_err(|e| Error::io(what, &e))?;
         members.push(Member {
             path,
             kind: MemberKind::Metadata,
-            size: content.len() as u64,
+            size,
             sha256,
-            blocks: Blocks::of(content),
+            blocks: Blocks::of(&file.content),
             package: None,
-            sources: vec![Source::Whole { offset, length, encoding: Encoding::Deflate }],
+            sources: vec![Source::Whole { offset, length, encoding: file.encoding }],
         });
     }
     let mut sorted: Vec<&CollectedPackage> = collected.packages.iter().collect();

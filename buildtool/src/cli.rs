@@ -258,6 +258,41 @@ pub enum CollectVerb {
     /// From Debian archives, by apt's own resolver. What is no update (or new dependency of one) for any inventory is
     /// not collected.
     Apt(CollectAptArgs),
+    /// From RPM repositories, by dnf's own resolver; needs dnf 4, rpm and createrepo_c on this machine, Debian or not.
+    Dnf(CollectDnfArgs),
+}
+
+/// `collect dnf`.
+#[derive(Debug, Args)]
+pub struct CollectDnfArgs {
+    /// What it is for, such as rocky-9-x86_64.
+    #[arg(long)]
+    pub variant: Variant,
+    /// A .repo file. What it says of keys gives way to --key.
+    #[arg(long)]
+    pub sources: PathBuf,
+    /// The vendors' keys, the only ones that count: each package must be signed by one. May be given more than once.
+    #[arg(long = "key", value_name = "FILE", required = true)]
+    pub keys: Vec<PathBuf>,
+    /// A node's RPM database (its folder, a copy of its root, or rpmdb.sqlite), what `rpmdb --exportdb` wrote, or a list as
+    /// `rpm -qa` prints it. May be given more than once.
+    #[arg(long = "inventory", value_name = "PATH", required = true)]
+    pub inventories: Vec<PathBuf>,
+    /// Only updates that a security advisory names; new dependencies may be others.
+    #[arg(long, visible_alias = "security")]
+    pub security_only: bool,
+    /// Main architecture; the default is the variant's.
+    #[arg(long)]
+    pub architecture: Option<String>,
+    /// What $releasever is in the sources; the default is the variant's major version.
+    #[arg(long)]
+    pub releasever: Option<String>,
+    /// Where the collection goes.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Keeps dnf's metadata and downloads here for the next time.
+    #[arg(long)]
+    pub cache: Option<PathBuf>,
 }
 
 /// `collect apt`.

@@ -59,7 +59,12 @@ pub fn run(verb: Verb, context: &Context) -> Result<Answer> {
         }
         Verb::Key(KeyVerb::Show { file, passphrase_file }) => key_show(&file, passphrase_file.as_deref()),
         Verb::Root(verb) => root_verb(verb, context),
-        Verb::Collect(CollectVerb::Apt(args)) => collect_apt(&args, context),
+        Verb::Collect(CollectVerb::Apt(args)) => {
+            Ok(collected_answer(&collect::run::collect(&args, context.progress)?, &args.output))
+        }
+        Verb::Collect(CollectVerb::Dnf(args)) => {
+            Ok(collected_answer(&collect::dnf::collect(&args, context.progress)?, &args.output))
+        }
         Verb::Bundle(args) => make_bundle(&args, context),
         Verb::Sign(args) => sign(&args, context),
         Verb::Publish(args) => publish(&args, context),
@@ -210,8 +215,7 @@ fn pending_answer(editor: &RepositoryEditor, mut lines: Vec<String>) -> Result<A
     Ok(Answer::new(json, lines))
 }
 
-fn collect_apt(args: &cli::CollectAptArgs, context: &Context) -> Result<Answer> {
-    let collected = collect::run::collect(args, context.progress)?;
+fn collected_answer(collected: &Collected, output: &Path) -> Answer {
     let bytes: u64 = collected.packages.iter().map(|p| p.size).sum();
     let mut lines = Vec::new();
     for inventory in &collected.inventories {
@@ -231,14 +235,14 @@ fn collect_apt(args: &cli::CollectAptArgs, context: &Context) -> Result<Answer> 
         collected.created
     ));
     let json = json!({
-        "output": args.output,
+        "output": output,
         "packages": collected.packages.len(),
         "bytes": bytes,
         "created": collected.created,
         "inventories": collected.inventories,
         "releases": collected.releases,
     });
-    Ok(Answer::new(json, lines))
+    Answer::new(json, lines)
 }
 
 fn make_bundle(args: &cli::BundleArgs, context: &Context) -> Result<Answer> {

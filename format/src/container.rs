@@ -532,6 +532,16 @@ pub fn write_end(out: &mut dyn Write) -> io::Result<u64> {
     write_gzip(&[0; 2 * RECORD as usize], out)
 }
 
+/// `content` as a gzip file of its own, always the same bytes: for metadata whose readers want it compressed.
+///
+/// # Errors
+/// None that a writer into memory could have.
+pub fn gzip(content: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    write_gzip(content, &mut out)?;
+    Ok(out)
+}
+
 fn write_gzip(plain: &[u8], out: &mut dyn Write) -> io::Result<u64> {
     let body = miniz_oxide::deflate::compress_to_vec(plain, LEVEL);
     out.write_all(&GZIP_HEADER)?;

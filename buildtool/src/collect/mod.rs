@@ -1,13 +1,14 @@
 //! Collecting: from an upstream archive and inventories, exactly the packages that a bundle needs.
 //!
 //! What was collected is a folder with `collected.json` and `pool/`; a bundle is made from that alone, without a
-//! network and on another machine if need be. How an archive is asked is its family's business ([`apt`]).
+//! network and on another machine if need be. How an archive is asked is its family's business ([`apt`], [`dnf`]).
 
 pub mod advisories; // what a package repairs, from its changelog
 pub mod apt; // Debian archives, by apt's own resolver
 pub mod control; // stanzas
+pub mod dnf; // RPM repositories, by dnf's own resolver
 pub mod inventory; // what nodes have installed
-pub mod run; // the order of a collection
+pub mod run; // the order of a collection from Debian archives
 pub mod sources; // sources.list files
 pub mod version; // the order of Debian versions
 
@@ -55,6 +56,9 @@ pub struct Collected {
     pub inventories: Vec<ResolvedInventory>,
     /// Sorted by name, architecture, version.
     pub packages: Vec<CollectedPackage>,
+    /// RPM: documents of module metadata (YAML) that say something of these packages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
 }
 
 /// An upstream release that was asked, as its Release file calls itself.
@@ -126,8 +130,11 @@ pub struct CollectedPackage {
     /// What it repairs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub advisories: Vec<Advisory>,
-    /// Its stanza in the upstream Packages file.
+    /// Debian: its stanza in the upstream Packages file. RPM: its element in primary.xml.
     pub stanza: String,
+    /// RPM: its element in filelists.xml.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub files: String,
 }
 
 impl Collected {
@@ -213,7 +220,9 @@ mod tests {
                 sha256: Sha256::of(b"deb"),
                 advisories: vec![Advisory { id: "CVE-2026-0001".into(), severity: "high".into() }],
                 stanza: "Package: openssl\nDescription: tool\n and more\n".into(),
+                files: String::new(),
             }],
+            modules: Vec::new(),
         }
     }
 

@@ -32,7 +32,7 @@ pub fn collect(args: &CollectAptArgs, progress: Progress) -> Result<Collected> {
     let files = args.inventories.iter().map(|p| InventoryFile::read(p)).collect::<Result<Vec<_>>>()?;
     let foreign = files.iter().flat_map(InventoryFile::architectures).collect();
 
-    let work = Work::begin(args)?;
+    let work = Work::begin(&args.output, args.cache.as_deref(), ".apt")?;
     let apt = AptRoot::prepare(&work.folder, &sources, &args.keyrings, &architecture, &foreign)?;
     progress.say("reading the archive's metadata ...");
     apt.update()?;
@@ -85,6 +85,7 @@ pub fn collect(args: &CollectAptArgs, progress: Progress) -> Result<Collected> {
         releases,
         inventories,
         packages,
+        modules: Vec::new(),
     };
     collected.write(&args.output)?;
     work.end()?;
@@ -100,32 +101,41 @@ fn architecture(args: &CollectAptArgs) -> String {
     known.map_or(last, |(_, apts)| apts).to_owned()
 }
 
-/// Where apt works: the cache that was given, or a folder that goes away at the end.
-struct Work {
-    folder: PathBuf,
+/// Where the package manager works: the cache that was given, or a folder that goes away at the end.
+pub struct Work {
+    /// The folder.
+    pub folder: PathBuf,
     keep: bool,
 }
 
 impl Work {
-    fn begin(args: &CollectAptArgs) -> Result<Self> {
+    /// Begins a collection in `output`; without a `cache`, works in `own` there.
+    ///
+    /// # Errors
+    /// If the folders cannot be made.
+    pub fn begin(output: &Path, cache: Option<&Path>, own: &str) -> Result<Self> {
         let what = "the collection cannot be written";
-        host::file::make_folder(&args.output, 0o755).during(what)?;
+        host::file::make_folder(output, 0o755).during(what)?;
         // Without it, a folder is no collection: an interrupted one is not taken for a whole one.
-        host::file::remove(&args.output.join(super::FILE)).during(what)?;
-        let (folder, keep) = match &args.cache {
-            Some(cache) => (cache.clone(), true),
-            None => (args.output.join(".apt"), false),
+        host::file::remove(&output.join(super::FILE)).during(what)?;
+        let (folder, keep) = match cache {
+            Some(cache) => (cache.to_owned(), true),
+            None => (output.join(own), false),
         };
         host::file::make_folder(&folder, 0o755).during(what)?;
         let folder = fs::canonicalize(&folder).at(what, &folder)?;
         Ok(Work { folder, keep })
     }
 
-    fn end(self) -> Result<()> {
+    /// Ends it.
+    ///
+    /// # Errors
+    /// If what is not kept cannot be removed.
+    pub fn end(self) -> Result<()> {
         if self.keep {
             return Ok(());
         }
-        host::file::remove(&self.folder).during("apt's private root cannot be removed")
+        host::file::remove(&self.folder).during("the collection's own folder cannot be removed")
     }
 }
 
@@ -173,7 +183,7 @@ fn fill_pool(
             return Err(Error::new(Kind::Data, what, error));
         }
         let to = pool.join(&file);
-        bring(&apt.file_of(wanted), &to, wanted)?;
+        bring(&apt.file_of(wanted), &to, Some(wanted.sha256), wanted.size)?;
         let (source, source_version) = inventory::source_of(stanza);
         packages.push(CollectedPackage {
             file,
@@ -187,6 +197,7 @@ fn fill_pool(
             sha256: wanted.sha256,
             advisories: Vec::new(), // see below
             stanza: stanza.to_string(),
+            files: String::new(),
         });
         bar.add(1);
     }
@@ -201,8 +212,11 @@ fn fill_pool(
     Ok(packages)
 }
 
-/// Links or copies a package and verifies it, whoever has verified it before.
-fn bring(from: &Path, to: &Path, wanted: &Wanted) -> Result<()> {
+/// Links or copies a package and verifies it, whoever has verified it before. Its digest and size.
+///
+/// # Errors
+/// If it is not what the archive says, where that says a SHA-256.
+pub fn bring(from: &Path, to: &Path, wanted: Option<Sha256>, length: u64) -> Result<(Sha256, u64)> {
     let what = "a package cannot be collected";
     host::file::remove(to).during(what)?;
     if fs::hard_link(from, to).is_err() {
@@ -210,14 +224,15 @@ fn bring(from: &Path, to: &Path, wanted: &Wanted) -> Result<()> {
     }
     let mut file = fs::File::open(to).at(what, to)?;
     let (sha256, size) = Sha256::of_reader(&mut file).at(what, to)?;
-    if (sha256, size) == (wanted.sha256, wanted.size) {
-        return Ok(());
+    let wanted = wanted.unwrap_or(sha256);
+    if (sha256, size) == (wanted, length) {
+        return Ok((sha256, size));
     }
     host::file::remove(to).during(what)?;
     Err(Error::new(
         Kind::Data,
         what,
-        format!("{}: its sha256 is {sha256}, but the archive signed {}", from.display(), wanted.sha256),
+        format!("{}: its sha256 is {sha256}, but the archive signed {wanted}", from.display()),
     )
     .cure("it was damaged on its way; run it again"))
 }
