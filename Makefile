@@ -3,6 +3,8 @@
 #   make setup      install what build, demo and tests need (apt; root)
 #   make build      the programs, as they are shipped, in target/release
 #   make demo       the whole path on this machine with real packages (root)
+#   make demo-rpm   the same with a node of rpm and dnf (root)
+#   make failure-table  each failure case for each package manager: exit code, and the node's state, proved (root)
 #   make test       formatting, lints, unit and end-to-end tests, a minute of fuzzing (root)
 #   make attacks    every attack that must fail, as a table: exit code, message, and whether the node changed (root)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
@@ -15,7 +17,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-long lint fuzz bench bench-fetch bench-fleet clean
+.PHONY: all setup build demo test attacks test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -32,6 +34,16 @@ demo: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
 	scripts/demo.sh
 
+demo-rpm: setup
+	@cargo build --release -p prestage -p prestage-build -p prestage-tests
+	scripts/demo-rpm.sh
+
+failure-table: setup
+	@scripts/node-root.sh minimal >/dev/null
+	scripts/rpm-root.sh >/dev/null
+	cargo build --quiet --release -p prestage -p prestage-build -p prestage-tests
+	PRESTAGE_BIN=$(CURDIR)/target/release target/release/prestage-lab failure-table
+
 lint: setup
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
@@ -43,6 +55,7 @@ lint: setup
 # The node root first, and apart from the tests, so that none of them waits for the archive.
 test: lint
 	@scripts/node-root.sh minimal >/dev/null
+	scripts/rpm-root.sh >/dev/null
 	cargo build --quiet --workspace --bins --tests
 	tests/python-tuf/run
 	$(if $(nextest),cargo nextest run --config-file tests/nextest.toml --workspace,cargo test --workspace --no-fail-fast)

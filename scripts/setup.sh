@@ -15,6 +15,10 @@ apt-utils:/usr/bin/apt-ftparchive:makes the archives that tests collect from
 gpg:/usr/bin/gpg:signs those archives with keys that are thrown away
 gpg-agent:/usr/bin/gpg-agent:is what gpg signs with
 gpgv:/usr/bin/gpgv:is what apt verifies an archive with
+dnf:/usr/bin/dnf-3:resolves for nodes with RPM packages
+dnf-plugins-core:/usr/lib/python3/dist-packages/dnf-plugins/reposync.py:mirrors a repository, which is measured against
+rpm:/usr/bin/rpmbuild:makes, signs and checks RPM packages
+createrepo-c:/usr/bin/createrepo_c:describes RPM packages
 openssl:/usr/bin/openssl:is measured against, and signs for the build tool
 openssh-client:/usr/bin/ssh-agent:holds keys that the build tool signs with
 curl:/usr/bin/curl:reads the repository as an ordinary client

@@ -71,7 +71,12 @@ pub fn fetched_state(bytes: &[u8]) {
 
 /// What apt and dpkg print, and a Packages file.
 pub fn apt(text: &str) {
-    crate::packages::read_everything(text);
+    crate::packages::read_everything_of_apt(text);
+}
+
+/// What dnf, its planner and rpm print, and the node's dnf.conf.
+pub fn dnf(text: &str) {
+    crate::packages::read_everything_of_dnf(text);
 }
 
 /// What another node of the site, or a stranger, sends. A request that is accepted is within its bound, is the same

@@ -177,7 +177,9 @@ impl Node {
         let (root, renderer) = (self.root.clone(), self.renderer());
         let (allow_network, lock_timeout) = (self.settings.allow_network, self.settings.lock_timeout);
         match family(&self.root)? {
-            Found::Apt => Ok(Box::new(Apt { root, allow_network, lock_timeout, renderer, clock: &self.clock })),
+            Found::Apt => {
+                Ok(Box::new(Apt { root, allow_network, lock_timeout, renderer, clock: &self.clock }))
+            }
             Found::Rpm(flavour) => Ok(Box::new(Dnf {
                 flavour,
                 root,

@@ -555,7 +555,8 @@ fn transact(
     account.status().reboot_required = packages.reboot_required();
     account.seen(transaction.seen.take());
     file::remove(transaction.repo.folder())?;
-    let concluded = transaction::conclude(end, &journal, transaction.failure.take(), packages.words().by_hand);
+    let concluded =
+        transaction::conclude(end, &journal, transaction.failure.take(), packages.words().by_hand);
     let (bundle, changes) = (journal.bundle.clone(), journal.changes.len() as u64);
     let message =
         format!("bundle {}: {changes} packages changed (transaction {})", bundle.version, journal.id);

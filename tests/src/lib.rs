@@ -5,6 +5,7 @@
 
 pub mod attack; // attacks on one node, and the table of how each ended
 pub mod bench_fetch; // what fetching costs, beside curl
+pub mod backend; // a whole world for each package manager, under one face
 pub mod debs; // packages on order: sizes, dependencies, conffiles, scripts that fail
 pub mod forge; // what the thief of a key can make of a repository
 pub mod http; // just enough HTTP/1.1 to be a server that misbehaves
@@ -13,9 +14,11 @@ pub mod node; // a throw-away node: an overlay over a real Debian root
 pub mod random; // a seeded generator, so that a failure can be run again
 pub mod receiver; // the centre's end of reports
 pub mod repository; // an upstream archive, a centre, and what it publishes
+pub mod rpms; // RPM packages on order
 pub mod sandbox; // a folder of its own for each case, and the programs run in it
 pub mod server; // a file server that cuts, stalls and lies on order
 pub mod services; // real servers: nginx, tinyproxy, and certificates for them
 pub mod site; // nodes that share, and peers that lie
+pub mod suite; // the cases that every package manager must pass, and their table
 pub mod tap; // counts what goes over the wire, for the demo
 pub mod world; // all of it together: what most cases begin with

@@ -28,6 +28,15 @@ const OWN_FOLDERS: [&str; 2] = ["var/lib/prestage", "run/prestage"];
 const SETTLED: Duration = Duration::from_millis(100);
 
 /// The files of a node: each path with what is there. Times do not count.
+/// What a package manager writes whenever it is asked something: its logs and caches, and SQLite's shared memory.
+const TALK: [&str; 5] = [
+    "var/log/dnf",
+    "var/log/hawkey.log",
+    "var/cache/dnf/",
+    "var/lib/dnf/history.sqlite",
+    "var/lib/rpm/rpmdb.sqlite-shm",
+];
+/// The files of a node: each path with its mode, owner and content; without times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image(BTreeMap<PathBuf, Entry>);
 
@@ -100,6 +109,18 @@ impl User {
     }
 }
 
+impl Image {
+    /// How many files it has.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A node. Its mounts go with the value.
 pub struct Node {
     root: PathBuf,
@@ -118,12 +139,23 @@ impl Node {
     /// # Panics
     /// If the root below cannot be made: the machine needs `make setup` and its archive.
     pub fn new(sandbox: &Sandbox, name: &str) -> Node {
+        Node::over(minimal_root(), sandbox, name)
+    }
+
+    /// The same with dnf and rpm in place of apt and dpkg.
+    ///
+    /// # Panics
+    /// As [`Node::new`].
+    pub fn of_rpm(sandbox: &Sandbox, name: &str) -> Node {
+        Node::over(rpm_root(), sandbox, name)
+    }
+
+    fn over(below: &Path, sandbox: &Sandbox, name: &str) -> Node {
         let folder = sandbox.path().join(name);
         let (root, upper, work) = (folder.join("root"), folder.join("upper"), folder.join("work"));
         for path in [&root, &upper, &work] {
             fs::create_dir_all(path).expect("folders for a node");
         }
-        let below = minimal_root();
         let options =
             format!("lowerdir={},upperdir={},workdir={}", below.display(), upper.display(), work.display());
         let overlay =
@@ -328,6 +360,7 @@ impl Node {
     }
 
     /// Every file of the node but the agent's own.
+    /// Every file of the node but the agent's own, and what a package manager writes when it is only asked.
     ///
     /// # Panics
     /// If it cannot be read.
@@ -343,6 +376,9 @@ impl Node {
             let entry = entry.expect("an entry");
             let path = folder.join(entry.file_name());
             if OWN_FOLDERS.iter().any(|own| path == Path::new(own)) {
+            let path = folder.join(entry.expect("an entry").file_name());
+            let is_talk = TALK.iter().any(|talk| path.to_string_lossy().starts_with(talk));
+            if is_talk || OWN_FOLDERS.iter().any(|own| path == Path::new(own)) {
                 continue;
             }
             let meta = entry.metadata().expect("a file of the node");
@@ -424,7 +460,16 @@ impl Drop for Node {
     }
 }
 
-/// The root that all nodes lie over.
+/// The root that nodes with dnf lie over.
+fn rpm_root() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/rpm-root.sh");
+        succeed(&mut Command::new(script)).trim().into()
+    })
+}
+
+/// The root that nodes with apt lie over.
 fn minimal_root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {

@@ -179,7 +179,8 @@ impl Dnf<'_> {
 
     /// Every installed package: with several versions, where it may have them or a crash has left them.
     fn installed(&self) -> Result<Packages> {
-        let output = self.command("rpm").args(["-qa", "--qf", QUERY]).output().map_err(|e| explain(&e, ""))?;
+        let output =
+            self.command("rpm").args(["-qa", "--qf", QUERY]).output().map_err(|e| explain(&e, ""))?;
         Ok(parse_inventory(&output.stdout))
     }
 
@@ -200,8 +201,11 @@ impl Dnf<'_> {
             text.push_str(&format!("{key}={value}\n"));
         }
         if let Some(repo) = repo {
-            let gpgcheck = self.gpgcheck.unwrap_or_else(|| main.iter().any(|(k, line)| k == "gpgcheck" && is_true(line)));
-            let values = minijinja::context! { path => inside(&self.root, repo), gpgcheck => u8::from(gpgcheck) };
+            let gpgcheck = self
+                .gpgcheck
+                .unwrap_or_else(|| main.iter().any(|(k, line)| k == "gpgcheck" && is_true(line)));
+            let values =
+                minijinja::context! { path => inside(&self.root, repo), gpgcheck => u8::from(gpgcheck) };
             text.push('\n');
             text.push_str(&self.renderer.render("prestage.repo", values)?);
         }
@@ -218,9 +222,11 @@ impl Dnf<'_> {
             let what = format!("{} is no Python script", self.flavour.program());
             Error::new(Exit::Config, what, "install the distribution's own dnf or yum")
         })?;
+        let planner = scratch.join("plan.py");
+        host::file::replace(&planner, self.flavour.planner().as_bytes(), 0o644)?;
         let output = self
             .command(&python)
-            .args(["-c", self.flavour.planner()])
+            .arg(inside(&self.root, &planner))
             .args([inside(&self.root, &configuration), inside(&self.root, scratch)])
             .output()
             // A plan that cannot be made is a deferral: nothing was touched.
@@ -241,19 +247,18 @@ impl Dnf<'_> {
     }
 
     /// Runs dnf without a network, its output in the log, waiting for its lock. What it said, and what it saw.
-    fn transact(&self, configuration: &Path, scratch: &Path, args: &[&str]) -> Result<(String, Seen)> {
-        let log = scratch.join(LOG);
+    fn transact(&self, configuration: &Path, log: &Path, args: &[&str]) -> Result<(String, Seen)> {
         let end = self.clock.instant() + self.lock_timeout;
         loop {
-            host::file::remove(&log)?;
+            host::file::remove(log)?;
             let command = Command::new("sh")
                 .args(["-c", "log=$1; shift; exec \"$@\" >\"$log\" 2>&1", "sh"])
-                .arg(inside(&self.root, &log))
+                .arg(inside(&self.root, log))
                 .args([self.flavour.program(), "-c", &inside(&self.root, configuration)])
                 .args(["-y", "--disableplugin=*", "--enableplugin=versionlock"])
                 .args(args);
             let result = in_root(&self.root, command, !self.allow_network).lines(&mut |_| Ok(()));
-            let said = read_log(&log);
+            let said = read_log(log);
             for line in said.lines() {
                 log::debug!("{}: {line}", self.flavour.program());
             }
@@ -274,19 +279,75 @@ impl Dnf<'_> {
         if again.is_empty() {
             return Ok(());
         }
-        log::warn!("installing {} packages again, in which an earlier transaction was interrupted", again.len());
+        log::warn!(
+            "installing {} packages again, in which an earlier transaction was interrupted",
+            again.len()
+        );
         let args: Vec<&str> = std::iter::once("reinstall").chain(again.iter().map(String::as_str)).collect();
-        let (said, _) = self.transact(configuration, scratch, &args)?;
-        scripts_went_well(&said)
+        let (said, _) = self.transact(configuration, &scratch.join("again.log"), &args)?;
+        self.scripts_went_well(&said)
+    }
+
+    /// dnf and yum go on when a script of a package fails, and say 0; rpm's database does not know of it either. So it is
+    /// written down, for [`PackageManager::audit`] to tell until somebody has installed the package again.
+    fn scripts_went_well(&self, said: &str) -> Result<()> {
+        let failed: Vec<&str> = said.lines().map(str::trim).filter(|line| is_script_failure(line)).collect();
+        let Some(first) = failed.first() else { return Ok(()) };
+        let names: BTreeSet<&str> = failed.iter().filter_map(|line| failed_package(line)).collect();
+        let installed = self.instances()?;
+        // yum tells name, version and architecture where dnf tells the name.
+        let is_named = |line: &&String| {
+            let (name, rest) = line.split_once('\t').unwrap_or((line, ""));
+            let nevra = format!("{name}-{}", rest.split(' ').next().unwrap_or_default());
+            names.contains(name) || names.contains(nevra.as_str())
+        };
+        let broken: Vec<&String> = installed.iter().filter(is_named).collect();
+        let text: String = broken.iter().map(|line| format!("{line}\n")).collect();
+        host::file::replace(&self.root.join(FAILED_SCRIPTS), text.as_bytes(), 0o644)?;
+        let what = format!(
+            "a script of a package failed: {}",
+            failed.iter().take(3).copied().collect::<Vec<_>>().join("; ")
+        );
+        log::debug!("{first}");
+        Err(Error::new(Exit::InstallFailed, what, self.words().log))
+    }
+
+    /// Every installed package with what tells this installation of it from another one: `NAME\tID`.
+    fn instances(&self) -> Result<BTreeSet<String>> {
+        let query = ["-qa", "--qf", "%{NAME}\\t%{VERSION}-%{RELEASE}.%{ARCH} %{INSTALLTID}\\n"];
+        let output = self.command("rpm").args(query).output().map_err(|e| explain(&e, ""))?;
+        Ok(output.stdout.lines().map(str::to_owned).collect())
+    }
+
+    /// Packages with a script that failed and that are still installed as they were then.
+    fn failed_scripts(&self) -> Result<Vec<String>> {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = self.root.join(FAILED_SCRIPTS);
+        // The unprivileged step can write in that folder as well; only root knows what became of an install.
+        if !std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.uid() == 0) {
+            return Ok(Vec::new());
+        }
+        let text = String::from_utf8_lossy(&host::file::read_limited(&path, MAX_LOG)?.unwrap_or_default())
+            .into_owned();
+        let installed = self.instances()?;
+        let still = text.lines().filter(|line| installed.contains(*line));
+        Ok(still
+            .map(|line| format!("a script of {} failed", line.split('\t').next().unwrap_or_default()))
+            .collect())
     }
 
     /// Takes away what an interrupted transaction has replaced and not yet removed.
     fn remove_replaced(&self, begun: &Plan) -> Result<()> {
         let installed = self.installed()?;
-        let left: Vec<String> = begun.remove.iter().filter(|e| installed.has(e)).map(|e| {
-            // rpm, unlike dnf, takes no epoch in front of the version.
-            format!("{}-{}-{}.{}", e.name, e.version, e.release, e.arch)
-        }).collect();
+        let left: Vec<String> = begun
+            .remove
+            .iter()
+            .filter(|e| installed.has(e))
+            .map(|e| {
+                // rpm, unlike dnf, takes no epoch in front of the version.
+                format!("{}-{}-{}.{}", e.name, e.version, e.release, e.arch)
+            })
+            .collect();
         if left.is_empty() {
             return Ok(());
         }
@@ -315,7 +376,14 @@ impl PackageManager for Dnf<'_> {
         for path in [self.flavour.configuration(), "etc/os-release"] {
             hash_file(&mut hasher, &self.root.join(path));
         }
-        for folder in ["etc/dnf/plugins", "etc/dnf/vars", "etc/dnf/modules.d", "etc/dnf/protected.d", "etc/yum/pluginconf.d", "etc/yum/vars"] {
+        for folder in [
+            "etc/dnf/plugins",
+            "etc/dnf/vars",
+            "etc/dnf/modules.d",
+            "etc/dnf/protected.d",
+            "etc/yum/pluginconf.d",
+            "etc/yum/vars",
+        ] {
             hash_folder(&mut hasher, &self.root.join(folder));
         }
         Ok(hasher.finish())
@@ -323,38 +391,43 @@ impl PackageManager for Dnf<'_> {
 
     fn resolve(&self, repo: &Path, scratch: &Path) -> Result<Resolution> {
         let plan = self.plan(repo, scratch)?;
-        resolution(&plan, &self.installed()?).map_err(|what| {
-            Error::new(Exit::Integrity, what, "build and publish the bundle again")
-        })
+        resolution(&plan, &self.installed()?)
+            .map_err(|what| Error::new(Exit::Integrity, what, "build and publish the bundle again"))
     }
 
     fn audit(&self) -> Result<Vec<String>> {
-        let installed = self.installed()?;
-        let twice = installed.twice();
+        let mut broken = self.failed_scripts()?;
+        let twice = self.installed()?.twice();
         if twice.is_empty() {
-            return Ok(Vec::new());
+            return Ok(broken);
         }
         // Kernels may be there more than once: what may is known to rpm by what they provide, and to dnf by their names.
         let output = self.command("rpm").args(["-q", "--qf", "[%{NAME}\\t%{PROVIDENAME}\\n]"]).args(&twice);
         let provides = output.output().map_err(|e| explain(&e, e.stderr()))?.stdout;
         let may = |name: &str| {
-            provides.lines().filter_map(|l| l.split_once('\t')).any(|(n, provided)| n == name && is_install_only(provided))
+            provides
+                .lines()
+                .filter_map(|l| l.split_once('\t'))
+                .any(|(n, provided)| n == name && is_install_only(provided))
         };
-        Ok(twice.into_iter().filter(|name| !may(name)).map(|name| format!("{name} is installed more than once")).collect())
+        let twice = twice.into_iter().filter(|name| !may(name));
+        broken.extend(twice.map(|name| format!("{name} is installed more than once")));
+        Ok(broken)
     }
 
     fn repair(&self) -> Result<()> {
         let scratch = self.root.join("var/lib/prestage/private/packages");
         let configuration = self.configuration(None, &scratch)?;
+        let log = scratch.join("repair.log");
         // Whatever there is to repair, nobody else may be at work.
         let result = match self.flavour {
-            Flavour::Dnf4 => self.transact(&configuration, &scratch, &["remove", "--duplicates"]),
-            Flavour::Yum => self.transact(&configuration, &scratch, &["check", "duplicates"]),
+            Flavour::Dnf4 => self.transact(&configuration, &log, &["remove", "--duplicates"]),
+            Flavour::Yum => self.transact(&configuration, &log, &["check", "duplicates"]),
         };
         match result {
             Ok(_) => Ok(()),
             Err(e) if e.exit == Exit::Deferred => Err(e),
-            Err(_) if read_log(&scratch.join(LOG)).contains("No duplicated packages") => Ok(()),
+            Err(_) if read_log(&log).contains("No duplicated packages") => Ok(()),
             Err(_) if self.flavour == Flavour::Yum => {
                 let command = Command::new("package-cleanup").args(["-y", "--cleandupes"]);
                 let command = in_root(&self.root, command, !self.allow_network);
@@ -390,7 +463,7 @@ impl PackageManager for Dnf<'_> {
                 begun
             }
         };
-        let result = self.transact(&configuration, scratch, &["upgrade"]);
+        let result = self.transact(&configuration, &scratch.join(LOG), &["upgrade"]);
         // A transaction that ended has ended, well or not.
         let (said, seen) = match result {
             Ok(ended) => ended,
@@ -402,13 +475,15 @@ impl PackageManager for Dnf<'_> {
         };
         self.remove_replaced(&begun.plan)?;
         host::file::remove(&marker)?;
-        scripts_went_well(&said)?;
+        self.scripts_went_well(&said)?;
         Ok(seen)
     }
 
     fn reboot_required(&self) -> bool {
         let command = match self.flavour {
-            Flavour::Dnf4 => self.command(self.flavour.program()).args(["-q", "--disablerepo=*", "needs-restarting", "-r"]),
+            Flavour::Dnf4 => {
+                self.command(self.flavour.program()).args(["-q", "--disablerepo=*", "needs-restarting", "-r"])
+            }
             Flavour::Yum => self.command("needs-restarting").arg("-r"),
         };
         // Both end with 1 when one is needed, and when they cannot tell.
@@ -420,6 +495,9 @@ impl PackageManager for Dnf<'_> {
         required
     }
 }
+
+/// Packages with a script that failed, where the unprivileged step can read it.
+const FAILED_SCRIPTS: &str = "var/lib/prestage/failed-scripts";
 
 /// The log of the last transaction, in the folder for dnf's own files.
 const LOG: &str = "transaction.log";
@@ -434,7 +512,12 @@ fn interpreter(root: &Path, program: &str) -> Option<String> {
     let paths = ["usr/bin", "usr/local/bin"].map(|folder| root.join(folder).join(program));
     let file = paths.iter().find_map(|path| std::fs::File::open(path).ok())?;
     let mut first = Vec::new();
-    std::io::BufRead::read_until(&mut std::io::BufReader::new(std::io::Read::take(file, 256)), b'\n', &mut first).ok()?;
+    std::io::BufRead::read_until(
+        &mut std::io::BufReader::new(std::io::Read::take(file, 256)),
+        b'\n',
+        &mut first,
+    )
+    .ok()?;
     let line = String::from_utf8(first).ok()?;
     Some(line.strip_prefix("#!")?.split_whitespace().next()?.to_owned())
 }
@@ -488,7 +571,8 @@ impl Packages {
 
     /// As the fleet compares it: several versions of one package are one version text, joined by commas.
     fn inventory(&self) -> Inventory {
-        let join = |versions: &BTreeSet<String>| versions.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        let join =
+            |versions: &BTreeSet<String>| versions.iter().map(String::as_str).collect::<Vec<_>>().join(",");
         Inventory(self.0.iter().map(|(id, versions)| (id.clone(), join(versions))).collect())
     }
 }
@@ -538,7 +622,8 @@ fn resolution(plan: &Plan, installed: &Packages) -> std::result::Result<Resoluti
 /// What dnf takes for a package of which more than one version may be installed (its default `installonlypkgs`).
 fn is_install_only(provided: &str) -> bool {
     let base = provided.split('(').next().unwrap_or(provided);
-    matches!(base, "kernel" | "kernel-PAE" | "installonlypkg" | "multiversion") || base.starts_with("kernel-uname")
+    matches!(base, "kernel" | "kernel-PAE" | "installonlypkg" | "multiversion")
+        || base.starts_with("kernel-uname")
 }
 
 fn is_locked(error: &CommandError, said: &str) -> bool {
@@ -548,20 +633,20 @@ fn is_locked(error: &CommandError, said: &str) -> bool {
         || said.contains("Another app is currently holding the yum lock")
 }
 
-/// dnf and yum go on when a script of a package fails, and say 0.
-fn scripts_went_well(said: &str) -> Result<()> {
-    let failed: Vec<&str> = said.lines().map(str::trim).filter(|line| is_script_failure(line)).take(3).collect();
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let what = format!("a script of a package failed: {}", failed.join("; "));
-    Err(Error::new(Exit::InstallFailed, what, "see the transaction's log on the node"))
-}
-
 fn is_script_failure(line: &str) -> bool {
     line.contains("scriptlet failed, exit status")
         || line.starts_with("Error in ") && line.contains(" scriptlet in rpm package")
         || line.starts_with("Non-fatal ") && line.contains(" scriptlet failure in rpm package")
+}
+
+/// The package of such a line: `Error in POSTIN scriptlet in rpm package NAME`, or
+/// `warning: %post(NAME-VERSION-RELEASE.ARCH) scriptlet failed, exit status 1`.
+fn failed_package(line: &str) -> Option<&str> {
+    if let Some((_, name)) = line.rsplit_once("in rpm package ") {
+        return name.split_whitespace().next();
+    }
+    let (_, nevra) = line.split_once("%")?.1.split_once('(')?;
+    nevra.split_once(')')?.0.rsplitn(3, '-').nth(2)
 }
 
 /// What an error of dnf or rpm means for the node; `said` is what it wrote.
@@ -589,7 +674,9 @@ fn explain(error: &CommandError, said: &str) -> Error {
 /// The lines that say what went wrong first, and not what came of it.
 fn essence(said: &str) -> String {
     let is_cause = |line: &&str| {
-        ["Error", "error:", "Problem", "Failed to", "Public key for", "Package "].iter().any(|p| line.starts_with(p))
+        ["Error", "error:", "Problem", "Failed to", "Public key for", "Package "]
+            .iter()
+            .any(|p| line.starts_with(p))
             && (!line.starts_with("Package ") || line.contains("is not signed"))
             || is_script_failure(line)
             || line.contains("more space needed on")
@@ -599,5 +686,85 @@ fn essence(said: &str) -> String {
         said.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or_default().to_owned()
     } else {
         causes.join("; ")
+    }
+}
+
+/// Reads `text` as everything that is read here; nothing of it may panic.
+#[cfg(fuzzing)]
+pub fn read_everything(text: &str) {
+    let installed = parse_inventory(text);
+    let inventory = installed.inventory();
+    if let Ok(plan) = serde_json::from_str::<Plan>(text)
+        && let Ok(resolution) = resolution(&plan, &installed)
+    {
+        // What is done to the inventory is what the difference says.
+        let after = inventory.after(&resolution.changes);
+        assert_eq!(inventory.after(&inventory.changes_to(&after)), after);
+    }
+    for line in text.lines() {
+        let _ = (is_script_failure(line), failed_package(line), is_true(line));
+    }
+    let _ = (main_section(text), essence(text), installed.twice());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, version: &str, size: u64, digest: &str) -> Entry {
+        Entry {
+            name: name.into(),
+            epoch: 0,
+            version: version.into(),
+            release: "1".into(),
+            arch: "noarch".into(),
+            installed_size: size,
+            sha256: digest.into(),
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_comes_beside_another_is_one_package_with_two_versions() {
+        let installed =
+            parse_inventory("kernel\tnoarch\t0:5-1\nold\tnoarch\t2:1-1\ngpg-pubkey\t(none)\t0:1-2\n");
+        let digest = Sha256::of(b"kernel");
+        let plan = Plan {
+            install: vec![entry("kernel", "6", 70, &digest.to_string())],
+            remove: vec![Entry { epoch: 2, ..entry("old", "1", 10, "") }],
+            kept_back: vec![("held".into(), "why".into())],
+        };
+        let made = resolution(&plan, &installed).unwrap();
+        assert_eq!(made.files, [digest]);
+        let changes: Vec<_> =
+            made.changes.iter().map(|c| (c.name.as_str(), c.from.as_deref(), c.to.as_deref())).collect();
+        assert_eq!(changes, [("kernel", Some("5-1"), Some("5-1,6-1")), ("old", Some("2:1-1"), None)]);
+        assert_eq!((made.disk_bytes, made.kept_back), (60 + 70, vec!["held: why".into()]));
+        assert!(resolution(&Plan { install: vec![entry("x", "1", 0, "md5")], ..plan }, &installed).is_err());
+    }
+
+    #[test]
+    fn scripts_that_failed_are_found_in_what_dnf_and_yum_print() {
+        for (line, package) in [
+            ("Error in POSTIN scriptlet in rpm package till-data", "till-data"),
+            (
+                "Non-fatal POSTIN scriptlet failure in rpm package till-data-2.0-1.noarch",
+                "till-data-2.0-1.noarch",
+            ),
+            ("warning: %post(till-data-2.0-1.noarch) scriptlet failed, exit status 1", "till-data"),
+        ] {
+            assert!(is_script_failure(line), "{line}");
+            assert_eq!(failed_package(line), Some(package), "{line}");
+        }
+        assert!(!is_script_failure("  Running scriptlet: till-data-2.0-1.noarch    1/1"));
+    }
+
+    #[test]
+    fn the_operators_options_stay_and_repositories_do_not() {
+        let text = "# x\n[main]\ngpgcheck = True\nexclude=a\n b\nbest=1\n[baseos]\nbaseurl=http://x/\n";
+        let main = main_section(text);
+        let keys: Vec<&str> = main.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["gpgcheck", "exclude", "best"]);
+        assert_eq!(main[1].1, "exclude=a\n b\n");
+        assert!(is_true(&main[0].1) && !is_true("gpgcheck=0"));
     }
 }

@@ -12,7 +12,9 @@ use host::isolation::{Isolation, Seen};
 
 pub use apt::Apt;
 #[cfg(fuzzing)]
-pub use apt::read_everything;
+pub use apt::read_everything as read_everything_of_apt;
+#[cfg(fuzzing)]
+pub use dnf::read_everything as read_everything_of_dnf;
 pub use dnf::{Dnf, Flavour};
 
 use crate::error::Result;

@@ -98,9 +98,7 @@ impl Transaction<'_> {
 
     /// The inventory is the planned one and no package is half configured.
     fn prove(&self, journal: &Journal) -> Result<()> {
-        let fail = |what: String| {
-            Err(Error::new(Exit::InstallFailed, what, self.packages.words().log))
-        };
+        let fail = |what: String| Err(Error::new(Exit::InstallFailed, what, self.packages.words().log));
         let expected = self.before.after(&journal.changes);
         let wrong = expected.changes_to(&self.packages.inventory()?);
         if let Some(first) = wrong.first() {
@@ -201,7 +199,9 @@ pub fn conclude(end: End, journal: &Journal, failure: Option<Error>, by_hand: &s
         )),
         End::NeedsPerson => Err(Error::new(
             Exit::NeedsPerson,
-            format!("the install went wrong and the node could not be brought back: {why}; log in and {by_hand}"),
+            format!(
+                "the install went wrong and the node could not be brought back: {why}; log in and {by_hand}"
+            ),
             "then run `prestage install --now`",
         )),
     }

@@ -207,15 +207,20 @@ impl Tools {
     /// If one of them is missing, or a key is none.
     fn prepare(work: &Path, keys: &[PathBuf]) -> Result<Tools> {
         let what = "nothing was collected";
-        for (program, package) in [("rpm", "rpm"), ("rpmkeys", "rpm"), ("createrepo_c", "createrepo-c or createrepo_c")] {
+        for (program, package) in
+            [("rpm", "rpm"), ("rpmkeys", "rpm"), ("createrepo_c", "createrepo-c or createrepo_c")]
+        {
             if !Command::exists(Path::new("/"), program) {
                 return Err(Error::new(Kind::Unavailable, what, format!("{program} is not on this machine"))
                     .cure(format!("install the package {package}")));
             }
         }
-        let python = shebang(Path::new("/usr/bin/dnf-3")).or_else(|| shebang(Path::new("/usr/bin/dnf"))).ok_or_else(|| {
-            Error::new(Kind::Unavailable, what, "dnf 4 is not on this machine").cure("install the package dnf")
-        })?;
+        let python = shebang(Path::new("/usr/bin/dnf-3"))
+            .or_else(|| shebang(Path::new("/usr/bin/dnf")))
+            .ok_or_else(|| {
+                Error::new(Kind::Unavailable, what, "dnf 4 is not on this machine")
+                    .cure("install the package dnf")
+            })?;
         let home = work.join("home");
         host::file::remove(&home).during(what)?;
         host::file::make_folder(&home.join("keyring"), 0o700).during(what)?;
@@ -276,7 +281,8 @@ impl Tools {
         let bytes = bytes.ok_or_else(|| wrong("there is no such file"))?;
         let sha256 = Sha256::of(&bytes);
         if bytes.starts_with(&HEADER_MAGIC) {
-            let command = self.command("sh").args(["-c", "exec rpmdb --root \"$1\" --importdb <\"$2\"", "sh"]);
+            let command =
+                self.command("sh").args(["-c", "exec rpmdb --root \"$1\" --importdb <\"$2\"", "sh"]);
             self.run(command.arg(root).arg(absolute(path)?), what)?;
         } else if bytes.starts_with(b"SQLite format 3\0") {
             fs::write(database.join("rpmdb.sqlite"), &bytes).at(what, path)?;
@@ -294,7 +300,8 @@ impl Tools {
     /// A module stream of which packages are installed is one that the node has enabled.
     fn enable_installed_streams(&self, root: &Path) -> Result<()> {
         let what = "the inventory cannot be used";
-        let query = self.command("rpm").arg("--root").arg(root).args(["-qa", "--qf", "%{MODULARITYLABEL}\\n"]);
+        let query =
+            self.command("rpm").arg("--root").arg(root).args(["-qa", "--qf", "%{MODULARITYLABEL}\\n"]);
         let labels = self.run(query, what)?;
         for label in labels.lines().collect::<BTreeSet<_>>() {
             let mut parts = label.split(':');
@@ -304,7 +311,8 @@ impl Tools {
                 let folder = root.join("etc/dnf/modules.d");
                 host::file::make_folder(&folder, 0o755).during(what)?;
                 let text = format!("[{name}]\nname={name}\nstream={stream}\nprofiles=\nstate=enabled\n");
-                host::file::replace(&folder.join(format!("{name}.module")), text.as_bytes(), 0o644).during(what)?;
+                host::file::replace(&folder.join(format!("{name}.module")), text.as_bytes(), 0o644)
+                    .during(what)?;
             }
         }
         Ok(())
@@ -314,7 +322,10 @@ impl Tools {
         let what = "nothing was collected";
         let path = work.join("ask.json");
         host::file::replace(&path, ask.to_string().as_bytes(), 0o644).during(what)?;
-        let said = self.run(self.command(&self.python).args(["-c", RESOLVE]).arg(&path), what)?;
+        let script = work.join("resolve.py");
+        host::file::replace(&script, RESOLVE.as_bytes(), 0o644).during(what)?;
+        host::file::make_folder(&work.join("state"), 0o755).during(what)?;
+        let said = self.run(self.command(&self.python).arg(&script).arg(&path), what)?;
         let json = said.find('{').map_or("", |at| &said[at..]);
         serde_json::from_str(json)
             .map_err(|e| Error::new(Kind::Unavailable, what, format!("dnf's answer cannot be read: {e}")))
@@ -334,10 +345,15 @@ impl Tools {
                 }
                 Ok(())
             };
-            let checked = self.keyring().arg("--checksig").args(some.iter().map(|p| &p.path)).lines(&mut take);
+            let checked =
+                self.keyring().arg("--checksig").args(some.iter().map(|p| &p.path)).lines(&mut take);
             let unsigned = some.iter().find(|p| {
                 let verdict = verdicts.get(p.path.to_string_lossy().as_ref());
-                !verdict.is_some_and(|v| v.ends_with(" OK") && !v.contains("NOT") && (v.contains("signatures") || v.contains("pgp")))
+                !verdict.is_some_and(|v| {
+                    v.ends_with(" OK")
+                        && !v.contains("NOT")
+                        && (v.contains("signatures") || v.contains("pgp"))
+                })
             });
             if let Some(package) = unsigned {
                 let verdict = verdicts.get(package.path.to_string_lossy().as_ref()).cloned();
@@ -345,9 +361,12 @@ impl Tools {
                     "{} of the repository {} is not signed by a given key: {}",
                     package.file(),
                     package.repo,
-                    verdict.unwrap_or_else(|| checked.err().map_or("rpmkeys says nothing of it".into(), |e| e.to_string()))
+                    verdict.unwrap_or_else(|| checked
+                        .err()
+                        .map_or("rpmkeys says nothing of it".into(), |e| e.to_string()))
                 );
-                return Err(Error::new(Kind::Data, what, why).cure("give its vendor's key with --key, or leave the repository out"));
+                return Err(Error::new(Kind::Data, what, why)
+                    .cure("give its vendor's key with --key, or leave the repository out"));
             }
         }
         Ok(())
@@ -359,7 +378,8 @@ impl Tools {
         let out = work.join("described");
         host::file::remove(&out).during(what)?;
         host::file::make_folder(&out, 0o755).during(what)?;
-        let command = self.command("createrepo_c").args(["--quiet", "--no-database", "--simple-md-filenames"]);
+        let command =
+            self.command("createrepo_c").args(["--quiet", "--no-database", "--simple-md-filenames"]);
         let command = command.args(["--general-compress-type", "gz", "--checksum", "sha256", "--outputdir"]);
         self.run(command.arg(&out).arg(pool), what)?;
         let mut found: BTreeMap<String, (String, String)> = BTreeMap::new();
@@ -393,7 +413,9 @@ impl Tools {
             Ok(())
         };
         let command = Command::new("gzip").arg("-dc").arg(path);
-        command.lines(&mut take).map_err(|e| Error::new(Kind::Unavailable, "the packages cannot be described", e))?;
+        command
+            .lines(&mut take)
+            .map_err(|e| Error::new(Kind::Unavailable, "the packages cannot be described", e))?;
         Ok(out)
     }
 }
@@ -458,7 +480,8 @@ fn fill_pool(
 fn tidy(element: &str) -> String {
     let mut out = String::with_capacity(element.len());
     for line in element.lines() {
-        let time = line.trim_start().strip_prefix("<time file=\"").and_then(|rest| rest.split_once("\" build=\""));
+        let time =
+            line.trim_start().strip_prefix("<time file=\"").and_then(|rest| rest.split_once("\" build=\""));
         match time.and_then(|(_, rest)| rest.split_once('"')) {
             Some((build, _)) => out.push_str(&format!("  <time file=\"{build}\" build=\"{build}\"/>")),
             None => out.push_str(line),
@@ -483,7 +506,8 @@ fn copy_folder(from: &Path, to: &Path) -> Result<Sha256> {
     for name in names {
         let (source, target) = (from.join(&name), to.join(&name));
         fs::copy(&source, &target).at(what, &source)?;
-        let (digest, _) = Sha256::of_reader(&mut fs::File::open(&target).at(what, &target)?).at(what, &target)?;
+        let (digest, _) =
+            Sha256::of_reader(&mut fs::File::open(&target).at(what, &target)?).at(what, &target)?;
         hasher.update(&digest.0);
     }
     Ok(hasher.finish())
@@ -519,7 +543,10 @@ fn parse_list(text: &str) -> std::result::Result<Vec<(String, String, String)>, 
             _ => None,
         };
         out.push(parsed.ok_or_else(|| {
-            format!("line {}: {line:?} is neither \"name-version-release.arch\" nor \"name arch version\"", number + 1)
+            format!(
+                "line {}: {line:?} is neither \"name-version-release.arch\" nor \"name arch version\"",
+                number + 1
+            )
         })?);
     }
     if out.is_empty() {
@@ -549,9 +576,14 @@ mod tests {
 
     #[test]
     fn a_list_is_what_rpm_prints_or_three_words() {
-        let list = parse_list("bash-5.1.8-9.el9.x86_64\ngpg-pubkey-1-2\ntzdata noarch 1:2024a-1.el9 # time\n").unwrap();
+        let list =
+            parse_list("bash-5.1.8-9.el9.x86_64\ngpg-pubkey-1-2\ntzdata noarch 1:2024a-1.el9 # time\n")
+                .unwrap();
         let triple = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
-        assert_eq!(list, [triple("bash", "x86_64", "0:5.1.8-9.el9"), triple("tzdata", "noarch", "1:2024a-1.el9")]);
+        assert_eq!(
+            list,
+            [triple("bash", "x86_64", "0:5.1.8-9.el9"), triple("tzdata", "noarch", "1:2024a-1.el9")]
+        );
         for bad in ["", "bash", "a b", "a b c d"] {
             assert!(parse_list(bad).is_err(), "{bad:?}");
         }
@@ -559,7 +591,11 @@ mod tests {
 
     #[test]
     fn when_a_file_was_downloaded_does_not_come_along() {
-        let element = "<package type=\"rpm\">\n  <time file=\"1795222382\" build=\"1700000000\"/>\n</package>\n";
-        assert_eq!(tidy(element), "<package type=\"rpm\">\n  <time file=\"1700000000\" build=\"1700000000\"/>\n</package>\n");
+        let element =
+            "<package type=\"rpm\">\n  <time file=\"1795222382\" build=\"1700000000\"/>\n</package>\n";
+        assert_eq!(
+            tidy(element),
+            "<package type=\"rpm\">\n  <time file=\"1700000000\" build=\"1700000000\"/>\n</package>\n"
+        );
     }
 }

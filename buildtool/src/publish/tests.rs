@@ -87,6 +87,7 @@ impl World {
             releases: Vec::new(),
             inventories: Vec::new(),
             packages: Vec::new(),
+            modules: Vec::new(),
         };
         let (version, cycle) = (version.parse().unwrap(), "c".parse().unwrap());
         let index = bundle::write(&collected, &out, &version, &cycle, &out, Progress::Quiet).unwrap();

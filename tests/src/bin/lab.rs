@@ -4,11 +4,14 @@
 //! prestage-lab measure FILE COMMAND...   runs it; writes "seconds cpu-seconds tree-KiB own-KiB" to FILE
 //! prestage-lab bench-fetch               caps, speed and idle polls, as tables
 //! prestage-lab receive FOLDER            accepts reports on loopback, a file each, until it is ended
+//! prestage-lab failure-table             runs the common suite for every package manager and prints what came of it
 //! prestage-lab tap ADDRESS:PORT          relays to it from another port, writing down requests and counting bytes
 //! ```
 
 use std::process::{Command, ExitCode};
 
+use lab::backend::Backend;
+use lab::suite::{CASES, Row};
 use lab::{measure::measure, receiver::Receiver};
 
 fn main() -> ExitCode {
@@ -21,10 +24,11 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         ["receive", folder] => receive(folder),
+        ["failure-table", only @ ..] => Ok(failure_table(only)),
         ["tap", upstream] => tap(upstream),
         _ => {
             eprintln!(
-                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | receive FOLDER | tap ADDRESS:PORT"
+                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | receive FOLDER | failure-table [BACKEND...] | tap ADDRESS:PORT"
             );
             return ExitCode::from(64);
         }
@@ -48,6 +52,28 @@ fn receive(folder: &str) -> std::io::Result<ExitCode> {
     loop {
         std::thread::park();
     }
+}
+
+/// Each case for each back-end, in markdown. A case that does not hold is said in its row, and the exit code.
+fn failure_table(only: &[&str]) -> ExitCode {
+    println!(
+        "| case | package manager | step | exit | node | proved by |\n| --- | --- | --- | ---: | --- | --- |"
+    );
+    let mut failed = false;
+    for (name, case) in CASES {
+        for backend in Backend::ALL.into_iter().filter(|b| only.is_empty() || only.contains(&b.name())) {
+            match std::panic::catch_unwind(|| case(backend)) {
+                Ok(Row { step, exit, state, proof }) => {
+                    println!("| {name} | {} | {step} | {exit} | {state} | {proof} |", backend.name());
+                }
+                Err(_) => {
+                    failed = true;
+                    println!("| {name} | {} | | | DOES NOT HOLD | |", backend.name());
+                }
+            }
+        }
+    }
+    ExitCode::from(u8::from(failed))
 }
 
 fn tap(upstream: &str) -> std::io::Result<ExitCode> {

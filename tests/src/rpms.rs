@@ -1,0 +1,125 @@
+//! RPM packages on order, made by the real rpmbuild.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::random::Random;
+use crate::sandbox::{command, succeed};
+
+/// A package to be made. Its release is always 1.
+#[derive(Clone, Debug)]
+pub struct Rpm {
+    name: String,
+    version: String,
+    tags: String,
+    files: Vec<(String, Vec<u8>)>,
+    configs: Vec<String>,
+    scripts: String,
+}
+
+impl Rpm {
+    /// An empty package for all architectures.
+    pub fn new(name: &str, version: &str) -> Self {
+        Rpm {
+            name: name.into(),
+            version: version.into(),
+            tags: String::new(),
+            files: Vec::new(),
+            configs: Vec::new(),
+            scripts: String::new(),
+        }
+    }
+
+    /// Any tag, such as `Requires` or `Obsoletes`.
+    #[must_use]
+    pub fn tag(mut self, name: &str, value: &str) -> Self {
+        self.tags.push_str(&format!("{name}: {value}\n"));
+        self
+    }
+
+    /// A file, with its absolute path.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.files.push((path.into(), content.into()));
+        self
+    }
+
+    /// A file of so many bytes that do not compress; other bytes for each name and version.
+    #[must_use]
+    pub fn payload(self, size: usize) -> Self {
+        let seed = format!("{} {}", self.name, self.version);
+        let seed = seed.bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let path = format!("/usr/share/{}/payload", self.name);
+        self.file(&path, Random::new(seed).bytes(size))
+    }
+
+    /// A configuration file that rpm must not overwrite when the operator has edited it.
+    #[must_use]
+    pub fn config(mut self, path: &str, content: &str) -> Self {
+        self.configs.push(path.into());
+        self.file(path, content)
+    }
+
+    /// A scriptlet: `pre`, `post`, `preun` or `postun`.
+    #[must_use]
+    pub fn script(mut self, name: &str, body: &str) -> Self {
+        self.scripts.push_str(&format!("%{name}\n{body}\n"));
+        self
+    }
+
+    /// Its file name.
+    pub fn file_name(&self) -> String {
+        format!("{}-{}-1.noarch.rpm", self.name, self.version)
+    }
+
+    /// Makes the package in `folder` and returns its path.
+    ///
+    /// # Panics
+    /// If rpmbuild cannot.
+    pub fn build(&self, folder: &Path) -> PathBuf {
+        let work = tempfile::tempdir_in("/var/tmp").expect("a temporary folder");
+        let tree = work.path().join("tree");
+        fs::create_dir_all(&tree).expect("a tree");
+        let mut listed = String::new();
+        for (path, content) in &self.files {
+            let target = tree.join(path.trim_start_matches('/'));
+            fs::create_dir_all(target.parent().unwrap_or(&tree)).expect("a folder in the package");
+            fs::write(&target, content).expect("a file in the package");
+            let is_config = self.configs.contains(path);
+            listed.push_str(&format!("{}{path}\n", if is_config { "%config(noreplace) " } else { "" }));
+        }
+        let spec = work.path().join("package.spec");
+        let text = format!(
+            "Name: {}\nVersion: {}\nRelease: 1\nSummary: made for a test\nLicense: none\nBuildArch: noarch\nAutoReqProv: no\n{}\
+             %description\nMade for a test.\n%install\ncp -a {}/. %{{buildroot}}/\n{}%files\n%defattr(-,root,root)\n{listed}",
+            self.name,
+            self.version,
+            self.tags,
+            tree.display(),
+            self.scripts,
+        );
+        fs::write(&spec, text).expect("a spec");
+        fs::create_dir_all(folder).expect("the folder for packages");
+        let define = |name: &str, value: &str| ["--define".to_owned(), format!("{name} {value}")];
+        let mut build = command("rpmbuild");
+        build
+            .args(["--quiet", "-bb"])
+            .arg(&spec)
+            .env("SOURCE_DATE_EPOCH", "1700000000")
+            .env("HOME", work.path());
+        for [option, value] in [
+            define("_topdir", &work.path().to_string_lossy()),
+            define("_rpmdir", &folder.to_string_lossy()),
+            define("_build_name_fmt", "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm"),
+            define("__os_install_post", "%{nil}"),
+            define("_binary_payload", "w1.gzdio"),
+            define("_buildhost", "localhost"),
+            define("use_source_date_epoch_as_buildtime", "1"),
+            define("clamp_mtime_to_source_date_epoch", "1"),
+        ] {
+            build.args([option, value]);
+        }
+        succeed(&mut build);
+        folder.join(self.file_name())
+    }
+}
