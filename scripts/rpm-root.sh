@@ -7,6 +7,7 @@
 # so the files of the root come from Debian, dpkg and apt are taken away, and its RPM database begins with one package,
 # lab-base, that stands for all of them. What is installed and updated on top are RPM packages that rpmbuild made.
 # usage: rpm-root.sh
+# shellcheck disable=SC2016  # dpkg-query has its own $
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -40,6 +41,8 @@ mmdebstrap --quiet --mode=root --variant=minbase --format=directory --include="$
     "$(awk 'NR == 1 { print $3 }' "$archive/release.list")" \
     "$root.new" "$archive/release.list" >&2
 
+# Name, version and architecture of what it is made of, for scripts/rpm-from-debs.sh.
+dpkg-query --admindir="$root.new/var/lib/dpkg" -W -f '${Package} ${Version} ${Architecture}\n' >"$root.packages"
 # No other package manager is left, and nothing of it.
 rm -rf "$root.new"/usr/bin/{apt*,dpkg*} "$root.new"/{etc,var/lib,var/cache}/{apt,dpkg} "$root.new"/usr/lib/{apt,dpkg} \
     "$root.new"/usr/share/{doc,man,locale} "$root.new"/var/log/{apt,dpkg.log,bootstrap.log}

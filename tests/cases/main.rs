@@ -19,5 +19,6 @@ mod resume; // interruptions of every kind, at random
 mod server_misbehaviour; // whatever a server answers has one defined end
 mod share; // what a node gives to its site
 mod site; // a site whose nodes share, and what may go wrong with them
+mod rpm; // what only RPM nodes and repositories have
 mod unconfigured; // nothing configured yet, or wrongly
 mod whole_path; // from an archive to a patched node, and then nothing more to do

@@ -294,11 +294,12 @@ fn lock_held(backend: Backend) -> Row {
     let world = world(backend);
     world.configure("[install]\nlock-timeout-seconds = 1\n");
     fetch(&world);
-    let lock = world.lock();
+    // Not while the lock is held: reading the file that it is on would give it back (fcntl(2)).
     let before = world.node.image();
+    let lock = world.lock();
     let refused = install(&world).expect(1).says(&["lock"]);
-    let proof = assert_untouched(&world, &before);
     world.unlock(lock);
+    let proof = assert_untouched(&world, &before);
     install(&world).expect(0);
     assert_patched(&world);
     row("install", &refused, UNTOUCHED, proof)

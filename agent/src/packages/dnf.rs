@@ -664,6 +664,16 @@ fn explain(error: &CommandError, said: &str) -> Error {
     if is_locked(error, said) {
         let what = format!("another package manager is at work and has the lock: {what}");
         Error::new(Exit::Deferred, what, "it is tried again by itself")
+    } else if ["NOKEY", "do not have any GPG public keys", "GPG check FAILED", "is not signed"]
+        .iter()
+        .any(|t| said.contains(t))
+    {
+        let what = format!("a package is not signed by a key in this node's keyring: {what}");
+        Error::new(
+            Exit::InstallFailed,
+            what,
+            "import its vendor's key with `rpm --import`, or set [install] gpgcheck = false",
+        )
     } else if said.contains("No space left on device") || said.contains("more space needed on") {
         Error::new(Exit::Deferred, what, "free some space; it is tried again by itself")
     } else {
