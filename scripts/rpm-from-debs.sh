@@ -57,16 +57,11 @@ convert() {
 export -f convert die say
 export work
 
-# What the root was made of is in the cache of packages; of each the version that the release has.
-cut -d' ' -f1 "$root.packages" | sort -u >"$work/names"
-while read -r name version arch; do
-    deb=$cache/debs/${name}_${version/:/%3a}_$arch.deb
-    [ -e "$deb" ] || continue
-    echo "$deb" >>"$work/old.list"
-    echo "$name" >>"$work/have"
-done <"$root.packages"
+# What the root was made of, without the package manager that was taken away.
+grep -v -E '^(dpkg|apt|libapt-pkg[^ ]*) ' "$root.packages" >"$work/packages"
+cut -d' ' -f1 "$work/packages" >"$work/names"
 
-# The updates of those: asked of the archive, by an apt with its own state.
+# Their files, and those of their updates, come from the archive, through an apt with its own state.
 archive=$cache/archive-rpm
 mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial"
 mapfile -t keyrings <"$archive/keyrings"
@@ -74,20 +69,20 @@ cat "${keyrings[@]}" >"$work/apt/keys.gpg"
 apt=(apt-get -q -o "Dir::Etc::sourcelist=$archive/updates.list" -o Dir::Etc::sourceparts=/dev/null
     -o "Dir::State::lists=$work/apt/lists" -o "Dir::Cache=$work/apt" -o APT::Sandbox::User=root)
 "${apt[@]}" update >&2
-(
-    cd "$work/debs-new"
-    while read -r name version arch; do
-        grep -q -x -F "$name" "$work/have" || continue
-        candidate=$(apt-cache -o "Dir::Etc::sourcelist=$archive/updates.list" -o Dir::Etc::sourceparts=/dev/null \
-            -o "Dir::State::lists=$work/apt/lists" -o "Dir::Cache=$work/apt" --no-all-versions show "$name" | sed -n 's/^Version: //p' | head -n 1)
-        dpkg --compare-versions "$candidate" gt "$version" && echo "$name=$candidate"
-    done <"$root.packages" >"$work/newer" || true
-    xargs -a "$work/newer" "${apt[@]}" download >&2
-)
+mkdir -p "$work/debs-old"
+show=(apt-cache "${apt[@]:2}" --no-all-versions show)
+while read -r name version arch; do
+    candidate=$("${show[@]}" "$name" 2>/dev/null | sed -n 's/^Version: //p' | head -n 1)
+    echo "$name:$arch=$version" >>"$work/older"
+    ! dpkg --compare-versions "$candidate" gt "$version" || echo "$name=$candidate" >>"$work/newer"
+done < <(sed 's/ all$/ '"$(dpkg --print-architecture)"'/' "$work/packages")
+(cd "$work/debs-old" && xargs -a "$work/older" "${apt[@]}" download >&2)
+(cd "$work/debs-new" && xargs -a "$work/newer" "${apt[@]}" download >&2)
 looks_at_network=$(cut -d= -f1 "$work/newer" | head -n 1)
 export looks_at_network
-xargs -a "$work/old.list" -P "$(nproc)" -I{} bash -c 'set -euo pipefail; convert "$1" "$2"' bash {} "$out.new/old" >&2
-find "$work/debs-new" -name '*.deb' -print0 |
-    xargs -0 -P "$(nproc)" -I{} bash -c 'set -euo pipefail; convert "$1" "$2"' bash {} "$out.new/new" >&2
+for which in old new; do
+    find "$work/debs-$which" -name '*.deb' -print0 |
+        xargs -0 -P "$(nproc)" -I{} bash -c 'set -euo pipefail; convert "$1" "$2"' bash {} "$out.new/$which" >&2
+done
 mv "$out.new" "$out"
 echo "$out"

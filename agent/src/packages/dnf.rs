@@ -402,7 +402,7 @@ impl PackageManager for Dnf<'_> {
             return Ok(broken);
         }
         // Kernels may be there more than once: what may is known to rpm by what they provide, and to dnf by their names.
-        let output = self.command("rpm").args(["-q", "--qf", "[%{NAME}\\t%{PROVIDENAME}\\n]"]).args(&twice);
+        let output = self.command("rpm").args(["-q", "--qf", "[%{=NAME}\\t%{PROVIDENAME}\\n]"]).args(&twice);
         let provides = output.output().map_err(|e| explain(&e, e.stderr()))?.stdout;
         let may = |name: &str| {
             provides

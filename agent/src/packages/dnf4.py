@@ -1,7 +1,7 @@
 # What dnf 4 would do with one repository, from its metadata alone: one JSON object on standard output. Nothing on the node
 # changes. Run by the node's own Python for dnf. Arguments: a configuration file, a folder for dnf's own files.
 #
-# Bulletin of what is in it: Plan of dnf.rs. `upgrade` with best=0 and without erasing is what `dnf upgrade` does there too.
+# What is in it: Plan of dnf.rs. `upgrade` with best=0 and without erasing is what `dnf upgrade` does there too.
 import json
 import os
 import shutil
@@ -51,10 +51,14 @@ except dnf.exceptions.Error as error:
     sys.stderr.write("%s\n" % error)
     sys.exit(1)
 
-install, remove = {}, {}
-for item in base.transaction or []:
-    package = item.pkg
-    (remove if package.installed else install)[str(package)] = entry(package)
+# The solver's own answer: base.transaction cannot tell which package an item is where kernels are removed for a new one.
+goal = base._goal
+coming = list(goal.list_installs()) + list(goal.list_upgrades()) + list(goal.list_downgrades())
+going = list(goal.list_erasures()) + list(goal.list_obsoleted())
+for package in coming:
+    going += goal.obsoleted_by_package(package)
+install = dict((str(package), entry(package)) for package in coming)
+remove = dict((str(package), entry(package)) for package in going if package.installed)
 everything = base.sack.query(flags=hawkey.IGNORE_EXCLUDES).upgrades().latest()
 allowed = set(base.sack.query().upgrades())
 coming = set((e["name"], e["arch"]) for e in install.values())

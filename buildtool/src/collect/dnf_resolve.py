@@ -84,9 +84,10 @@ try:
     else:
         base.upgrade_all()
     base.resolve(allow_erasing=False)
-    transaction = list(base.transaction or [])
-    coming = [item.pkg for item in transaction if not item.pkg.installed]
-    going = set(item.pkg for item in transaction if item.pkg.installed)
+    # The solver's own answer: base.transaction cannot tell which package an item is where kernels are removed for a new one.
+    goal = base._goal
+    coming = list(goal.list_installs()) + list(goal.list_upgrades()) + list(goal.list_downgrades())
+    going = set(goal.list_erasures()) | set(goal.list_obsoleted())
 
     def installed_version(package):
         if listed:
