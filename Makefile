@@ -13,11 +13,12 @@
 #   make bench      speed and memory beside the ordinary tools (root)
 #   make bench-fleet  hundreds of agents on thin lines that fail, beside the usual scripts (root; 20 minutes;
 #                   STORES=6 NODES=2 make bench-fleet: 90 seconds)
+#   make bench-rpm  making a bundle of 600 RPM packages beside reposync, createrepo_c, tar, sha256sum and gpg (root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table
+.PHONY: all setup build demo test attacks test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -82,6 +83,9 @@ bench-fetch: setup
 bench-fleet: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-fleet-bench
 	scripts/bench-fleet.sh
+bench-rpm: setup
+	@cargo build --release -p prestage-build -p prestage-tests
+	scripts/bench-rpm.sh
 
 fuzz: setup
 	scripts/fuzz.sh 600

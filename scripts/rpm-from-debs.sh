@@ -35,7 +35,7 @@ convert() {
     version=${version//-/_}
     case $arch in all) arch=noarch ;; amd64) arch=x86_64 ;; arm64) arch=aarch64 ;; esac
     # What scripts of dpkg would make and change is the node's own, and documentation was left out of the root.
-    rm -rf "$tree"/usr/share/{doc,man,locale,lintian,bug} "$tree"/var/{lib/dpkg,lib/apt,cache/apt} "$tree"/{dev,proc,sys,run,etc}
+    rm -rf "${tree:?}"/usr/share/{doc,man,locale,lintian,bug} "$tree"/var/{lib/dpkg,lib/apt,cache/apt} "${tree:?}"/{dev,proc,sys,run,etc}
     {
         printf 'Name: %s\nVersion: %s\nRelease: %s\nEpoch: %s\n' "$name" "$version" "$release" "$epoch"
         printf 'Summary: %s\nLicense: see the distribution\nAutoReqProv: no\n' "$(dpkg-deb -f "$deb" Description | head -n 1)"

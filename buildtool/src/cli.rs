@@ -38,6 +38,8 @@ pub enum Verb {
     /// Collect the packages that inventories need from an upstream archive.
     #[command(subcommand)]
     Collect(CollectVerb),
+    /// Collect and bundle every variant that a build file names, side by side. Nothing is signed.
+    Build(BuildArgs),
     /// Make a bundle and its index of a collection. Same collection, same bytes.
     Bundle(BundleArgs),
     /// Approve a bundle with a key of the bundles role. Each approver runs it once.
@@ -322,6 +324,20 @@ pub struct CollectAptArgs {
     /// Keeps apt's lists and downloads here for the next time.
     #[arg(long)]
     pub cache: Option<PathBuf>,
+}
+
+/// `build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// The build file; docs/usage/build-file.md has all keys.
+    #[arg(default_value = "prestage.toml")]
+    pub file: PathBuf,
+    /// The bundles' name, such as 20261123-42.
+    #[arg(long, value_name = "VERSION")]
+    pub version: BundleVersion,
+    /// The patch cycle, such as 2026-11.
+    #[arg(long)]
+    pub cycle: CycleId,
 }
 
 /// `bundle`.

@@ -2,6 +2,7 @@
 //! publishes them.
 
 mod blocks; // digests of blocks
+mod build_file; // prestage.toml: all variants of a cycle, side by side
 mod bundle; // the bundle file and its index
 mod check; // everything that is wrong with a published repository
 mod cli; // the command line

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use format::time::UnixTime;
 use serde_json::{Value, json};
 
+use crate::build_file::{BuildFile, Built};
 use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, PolicyVerb, RootVerb, Verb};
 use crate::collect::Collected;
 use crate::delegated::{BUNDLES, POLICIES};
@@ -65,6 +66,7 @@ pub fn run(verb: Verb, context: &Context) -> Result<Answer> {
         Verb::Collect(CollectVerb::Dnf(args)) => {
             Ok(collected_answer(&collect::dnf::collect(&args, context.progress)?, &args.output))
         }
+        Verb::Build(args) => build(&args, context),
         Verb::Bundle(args) => make_bundle(&args, context),
         Verb::Sign(args) => sign(&args, context),
         Verb::Publish(args) => publish(&args, context),
@@ -243,6 +245,29 @@ fn collected_answer(collected: &Collected, output: &Path) -> Answer {
         "releases": collected.releases,
     });
     Answer::new(json, lines)
+}
+
+/// Says what came of every variant; the answer is no if one of them has no bundle.
+fn build(args: &cli::BuildArgs, context: &Context) -> Result<Answer> {
+    let built = BuildFile::read(&args.file)?.build(&args.version, &args.cycle, context.progress);
+    let (mut lines, mut json) = (Vec::new(), Vec::new());
+    let ok = built.iter().all(|b| b.result.is_ok());
+    for Built { variant, bundle, result } in &built {
+        match result {
+            Ok(index) => {
+                let (packages, length) = (index.packages().count(), index.bundle.length);
+                lines.push(format!("{variant}: {packages} packages, {length} bytes, {}", bundle.display()));
+                json.push(
+                    json!({"variant": variant, "bundle": bundle, "packages": packages, "length": length}),
+                );
+            }
+            Err(error) => {
+                lines.push(format!("{variant}: {error}"));
+                json.push(json!({"variant": variant, "error": error.to_string()}));
+            }
+        }
+    }
+    Ok(Answer { ok, json: json!({"version": args.version, "cycle": args.cycle, "variants": json}), lines })
 }
 
 fn make_bundle(args: &cli::BundleArgs, context: &Context) -> Result<Answer> {

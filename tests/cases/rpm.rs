@@ -195,3 +195,46 @@ fn every_yum_can_read_the_staged_repodata() {
     let read = succeed(command("/usr/bin/python3").args(["-c", script]).arg(repo));
     assert_eq!(read.trim(), "['till-app-0:2.0-1.noarch', 'till-lib-0:2.0-1.noarch']");
 }
+
+#[test]
+fn one_command_builds_every_variant_of_a_build_file_and_one_that_fails_holds_up_no_other() {
+    let rpm = world();
+    let apt = World::with(Backend::Apt, &old(), &[], &new());
+    let folder = rpm.sandbox.path().join("cycle");
+    std::fs::create_dir_all(folder.join("tills")).expect("a folder");
+    std::fs::copy(apt.database(), folder.join("tills/till-1.status")).expect("an inventory");
+    let archive = apt.sandbox.path().join("archive");
+    let text = format!(
+        "output = \"out\"\ncache = \"cache\"\n\
+         [[variant]]\nname = \"{}\"\nfamily = \"apt\"\nsources = {:?}\nkeys = [{:?}]\ninventories = [\"tills/*\"]\n\
+         [[variant]]\nname = \"{}\"\nfamily = \"rpm\"\nsources = {:?}\nkeys = [{:?}]\ninventories = [{:?}]\n\
+         [[variant]]\nname = \"nowhere-1-x86_64\"\nfamily = \"rpm\"\nsources = \"missing.repo\"\nkeys = [{:?}]\ninventories = [{:?}]\n",
+        apt.variant(),
+        archive.join("sources.list"),
+        archive.join("keyring.gpg"),
+        rpm.variant(),
+        rpm.rpm_archive().sources(),
+        rpm.rpm_archive().key(),
+        rpm.database(),
+        rpm.rpm_archive().key(),
+        rpm.database(),
+    );
+    std::fs::write(folder.join("prestage.toml"), text).expect("a build file");
+    let build = || {
+        let mut build = rpm.centre.build(["build"]);
+        build.arg(folder.join("prestage.toml")).args(["--version", "20261201-1", "--cycle", "2026-12"]);
+        run(&mut build).expect(1).says(&["nowhere-1-x86_64", "missing.repo"])
+    };
+    build();
+    let digest = |world: &World| {
+        let bundle = folder.join("out").join(world.variant().as_str()).join("bundle");
+        let index = format::index::Index::parse(&std::fs::read(bundle.join("index.json")).expect("an index"));
+        let index = index.expect("a valid index");
+        assert_eq!(index.packages().count(), 2);
+        index.bundle.sha256
+    };
+    let first = [digest(&apt), digest(&rpm)];
+    // Again, with what was kept of the first time: the same bytes.
+    build();
+    assert_eq!([digest(&apt), digest(&rpm)], first);
+}
