@@ -70,10 +70,13 @@ apt=(apt-get -q -o "Dir::Etc::sourcelist=$archive/updates.list" -o Dir::Etc::sou
     -o "Dir::State::lists=$work/apt/lists" -o "Dir::Cache=$work/apt" -o APT::Sandbox::User=root)
 "${apt[@]}" update >&2
 mkdir -p "$work/debs-old"
-show=(apt-cache "${apt[@]:2}" --no-all-versions show)
+# One look-up for all: name and the newest version.
+mapfile -t names <"$work/names"
+apt-cache "${apt[@]:2}" --no-all-versions show "${names[@]}" 2>/dev/null |
+    awk '/^Package: / { name = $2 } /^Version: / { print name, $2 }' | sort -u >"$work/candidates"
 while read -r name version arch; do
-    candidate=$("${show[@]}" "$name" 2>/dev/null | sed -n 's/^Version: //p' | head -n 1)
     echo "$name:$arch=$version" >>"$work/older"
+    candidate=$(awk -v name="$name" '$1 == name { print $2; exit }' "$work/candidates")
     ! dpkg --compare-versions "$candidate" gt "$version" || echo "$name=$candidate" >>"$work/newer"
 done < <(sed 's/ all$/ '"$(dpkg --print-architecture)"'/' "$work/packages")
 (cd "$work/debs-old" && xargs -a "$work/older" "${apt[@]}" download >&2)

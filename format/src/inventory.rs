@@ -15,7 +15,8 @@ pub struct PackageId {
     pub arch: String,
 }
 
-/// The installed packages.
+/// The installed packages, each with its version; with all of them, joined by commas, where more than one is installed
+/// (kernels of an RPM node).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory(pub BTreeMap<PackageId, String>);
 
