@@ -53,7 +53,7 @@ listen() {
     : >"$work/$name.log"
     "$@" >>"$work/$name.log" 2>&1 </dev/null &
     pids+=($!)
-    until served_url=$(sed -n 's/.*\(http:\/\/[0-9.:]*\).*/\1/p' "$work/$name.log" | head -n 1) && [ -n "$served_url" ]; do
+    until served_url=$(sed -n 's/.*\(http:\/\/[^ )]*\).*/\1/p' "$work/$name.log" | head -n 1) && [ -n "$served_url" ]; do
         [ "$SECONDS" -lt "$deadline" ] || fail "$name did not say where it listens: $(cat "$work/$name.log")"
     done
 }
@@ -88,7 +88,7 @@ find "$work/vendor/Packages" -name '*.rpm' -print0 | xargs -0 rpmsign --define '
 createrepo_c --quiet --no-database "$work/vendor" >>"$log" 2>&1
 # A real web server that knows nothing of us.
 listen vendor python3 -u -m http.server --bind 127.0.0.1 --directory "$work/vendor" 0
-printf '[vendor]\nname=Demo Vendor\nbaseurl=%s/\nenabled=1\n' "$served_url" >"$work/vendor.repo"
+printf '[vendor]\nname=Demo Vendor\nbaseurl=%s/\nenabled=1\n' "${served_url%/}" >"$work/vendor.repo"
 
 # --- A node without the updates --------------------------------------------------------------------------------------
 mount -t overlay overlay -o "lowerdir=$root,upperdir=$work/upper,workdir=$work/overlay" "$node"
