@@ -70,6 +70,11 @@ macro_rules! common {
             fn an_install_of_which_everything_was_killed_is_mended_and_finished() {
                 run(11);
             }
+
+            #[test]
+            fn a_package_manager_whose_agent_was_killed_is_waited_for() {
+                run(12);
+            }
         }
     )*};
 }

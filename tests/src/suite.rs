@@ -33,7 +33,7 @@ pub struct Row {
 pub type Case = (&'static str, fn(Backend) -> Row);
 
 /// All of them, in the order of the table.
-pub const CASES: [Case; 12] = [
+pub const CASES: [Case; 13] = [
     ("nothing is wrong", nothing_is_wrong),
     ("second run", second_run),
     ("missing dependency", missing_dependency),
@@ -45,7 +45,8 @@ pub const CASES: [Case; 12] = [
     ("held package", held),
     ("changed config file", changed_config),
     ("lock held", lock_held),
-    ("kill -9 in the middle", killed),
+    ("kill -9 of everything", killed),
+    ("kill -9 of the agent alone", agent_killed),
 ];
 
 const UNTOUCHED: &str = "untouched";
@@ -313,8 +314,8 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// The agent, the package manager and the script that it runs die together, as when the power goes.
-fn killed(backend: Backend) -> Row {
+/// A world in which the agent has been killed while a script of a package waits for `/go`.
+fn interrupted(backend: Backend) -> World {
     let wait = "touch /reached; while [ ! -e /go ]; do sleep 0.05; done; touch /ran-to-its-end";
     let package = Package::new("till-lib", "2.0").config("/etc/till.conf", "currency = EUR\n").after(wait);
     let world = world_with(backend, package, "till-lib");
@@ -322,6 +323,22 @@ fn killed(backend: Backend) -> Row {
     let agent = Running::start(&mut world.node.prestage(["install", "--now"]));
     wait_for("the script to begin", || world.node.path("/reached").exists());
     agent.kill();
+    assert_eq!(world.node.status().status.state, State::Installing, "no false status");
+    world
+}
+
+/// The next run after an interruption brings the install to its end.
+fn goes_on(world: &World) -> Row {
+    let done = run(&mut world.node.prestage(["install"])).expect(0);
+    let proof = assert_patched(world);
+    assert!(world.node.path("/ran-to-its-end").exists(), "the script did not come to its end");
+    assert_eq!(world.node.status().status.state, State::UpToDate);
+    row("install, next", &done, PATCHED, format!("{proof}; the script came to its end"))
+}
+
+/// The agent, the package manager and the script that it runs die together, as when the power goes.
+fn killed(backend: Backend) -> Row {
+    let world = interrupted(backend);
     wait_for("everything to be dead", || {
         let left = world.left_behind();
         for pid in &left {
@@ -331,12 +348,19 @@ fn killed(backend: Backend) -> Row {
         }
         left.is_empty()
     });
-    assert_eq!(world.node.status().status.state, State::Installing, "no false status");
     assert!(!world.node.path("/ran-to-its-end").exists());
     world.node.write("/go", "");
-    let done = run(&mut world.node.prestage(["install"])).expect(0);
-    let proof = assert_patched(&world);
-    assert!(world.node.path("/ran-to-its-end").exists(), "the script that was killed was not run again");
-    assert_eq!(world.node.status().status.state, State::UpToDate);
-    row("install, next", &done, PATCHED, format!("{proof}; the script ran again"))
+    goes_on(&world)
+}
+
+/// The package manager lives on, is not disturbed, and is waited for.
+fn agent_killed(backend: Backend) -> Row {
+    let world = interrupted(backend);
+    assert!(!world.left_behind().is_empty(), "the package manager died with the agent");
+    world.configure("[install]\nlock-timeout-seconds = 1\n");
+    agent(&world, &["install"]).expect(1).says(&["another package manager"]);
+    assert!(!world.left_behind().is_empty(), "the package manager was disturbed");
+    world.configure("");
+    world.node.write("/go", "");
+    goes_on(&world)
 }
