@@ -83,6 +83,7 @@ bench-fetch: setup
 bench-fleet: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-fleet-bench
 	scripts/bench-fleet.sh
+
 bench-rpm: setup
 	@cargo build --release -p prestage-build -p prestage-tests
 	scripts/bench-rpm.sh

@@ -16,9 +16,9 @@ mod policy; // nodes as they are: holds, locks, full disks, failing packages
 mod proxy; // real web servers and a real proxy
 mod rate; // the cap as the wire sees it
 mod resume; // interruptions of every kind, at random
+mod rpm; // what only RPM nodes and repositories have
 mod server_misbehaviour; // whatever a server answers has one defined end
 mod share; // what a node gives to its site
 mod site; // a site whose nodes share, and what may go wrong with them
-mod rpm; // what only RPM nodes and repositories have
 mod unconfigured; // nothing configured yet, or wrongly
 mod whole_path; // from an archive to a patched node, and then nothing more to do

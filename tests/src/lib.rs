@@ -4,8 +4,8 @@
 //! Only the archive's packages are made here, small and on order, so that a case can have a package that fails.
 
 pub mod attack; // attacks on one node, and the table of how each ended
-pub mod bench_fetch; // what fetching costs, beside curl
 pub mod backend; // a whole world for each package manager, under one face
+pub mod bench_fetch; // what fetching costs, beside curl
 pub mod debs; // packages on order: sizes, dependencies, conffiles, scripts that fail
 pub mod forge; // what the thief of a key can make of a repository
 pub mod http; // just enough HTTP/1.1 to be a server that misbehaves

@@ -27,7 +27,6 @@ const OWN_FOLDERS: [&str; 2] = ["var/lib/prestage", "run/prestage"];
 /// milliseconds, and in the tick of the reading it may change once more.
 const SETTLED: Duration = Duration::from_millis(100);
 
-/// The files of a node: each path with what is there. Times do not count.
 /// What a package manager writes whenever it is asked something: its logs and caches, and SQLite's shared memory.
 const TALK: [&str; 5] = [
     "var/log/dnf",
@@ -36,7 +35,8 @@ const TALK: [&str; 5] = [
     "var/lib/dnf/history.sqlite",
     "var/lib/rpm/rpmdb.sqlite-shm",
 ];
-/// The files of a node: each path with its mode, owner and content; without times.
+
+/// The files of a node: each path with what is there. Times do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image(BTreeMap<PathBuf, Entry>);
 
@@ -359,7 +359,6 @@ impl Node {
         self.write("/var/lib/prestage/fetch/pace.json", pace.to_string());
     }
 
-    /// Every file of the node but the agent's own.
     /// Every file of the node but the agent's own, and what a package manager writes when it is only asked.
     ///
     /// # Panics
@@ -375,8 +374,6 @@ impl Node {
         for entry in fs::read_dir(self.root.join(folder)).expect("a folder of the node") {
             let entry = entry.expect("an entry");
             let path = folder.join(entry.file_name());
-            if OWN_FOLDERS.iter().any(|own| path == Path::new(own)) {
-            let path = folder.join(entry.expect("an entry").file_name());
             let is_talk = TALK.iter().any(|talk| path.to_string_lossy().starts_with(talk));
             if is_talk || OWN_FOLDERS.iter().any(|own| path == Path::new(own)) {
                 continue;
