@@ -13,6 +13,8 @@ mod mirror; // whoever the node reads from, and whoever stands in between
 mod thief; // of keys
 mod wire; // who speaks HTTP as nobody should
 
+use std::path::Path;
+
 use lab::node::Node;
 use lab::sandbox::{Sandbox, command, succeed};
 
@@ -21,6 +23,17 @@ const DENIAL: &str = "only withheld: the next mirror or run goes on";
 
 /// Worlds in which attacks are made at the same time: they mostly wait, for a mirror that does.
 const LANES: usize = 3;
+
+#[test]
+fn no_unit_gives_away_the_folder_of_lock_and_configuration() {
+    // RuntimeDirectory= of a unit with a User= makes /run/prestage that user's (systemd.exec(5)): the table below, in
+    // which it is as prestage.tmpfiles says, would hold for nobody.
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
+    for unit in std::fs::read_dir(units).expect("the units").flatten() {
+        let text = std::fs::read_to_string(unit.path()).expect("a unit");
+        assert!(!text.contains("RuntimeDirectory="), "{}: leave it to tmpfiles", unit.path().display());
+    }
+}
 
 #[test]
 fn whatever_changes_on_a_node_is_seen() {
