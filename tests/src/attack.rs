@@ -261,6 +261,14 @@ impl Stage {
         self.node().configure(&[&self.world.mirror.url()], &more);
     }
 
+    /// A configuration that is not on the node, for `--config`: the standard one and more.
+    pub fn configuration(&self, more: &str) -> PathBuf {
+        let path = self.world.sandbox.path().join("agent.toml");
+        let standard = self.node().read("/etc/prestage/agent.toml");
+        fs::write(&path, format!("{standard}[fetch]\npaced = false\n{more}")).expect("a file");
+        path
+    }
+
     /// Runs the agent as somebody, in the node's root.
     pub fn agent(&self, user: User, args: &[&str]) -> Ended {
         let output = self.within_patience(self.node().run_as(user, AGENT).args(args));

@@ -1,13 +1,16 @@
 //! Whoever the node reads from, and whoever stands in between: he has every byte that was ever published, and no key.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::Ordering;
 
 use lab::attack::{Attack, Stage, VERSION};
 use lab::forge::{RECORD, entry, field, header};
 use lab::random::Random;
 use lab::repository::{Centre, Part};
 use lab::server::Behaviour;
+use lab::site::{False, FalsePeer};
 use serde_json::json;
 
 /// The first repository, where a file of it was published under a later version: as the second one's.
@@ -270,6 +273,20 @@ pub fn attacks() -> Vec<Attack> {
             s.fetch()
         })
         .because(super::DENIAL),
+        Attack::new("peer: garbage", "a node of the site gives other bytes", 0, &["staged"], |s| {
+            let index = s.centre().index();
+            let sizes: BTreeMap<String, u64> =
+                index.members.iter().map(|m| (m.sha256.to_string(), m.size)).collect();
+            let size = move |digest: &str| sizes.get(digest).copied().unwrap_or_default();
+            let peer = FalsePeer::start(False::Garbage, size);
+            let config = s.configuration(&format!("[share]\npeers = [\"{}\"]\n", peer.address));
+            let ended = s.outside(&["--config", &config.to_string_lossy(), "fetch", "--now"]);
+            if peer.asked.load(Ordering::Relaxed) == 0 {
+                s.fault("the peer was not asked for anything");
+            }
+            ended
+        })
+        .stages_what_is_right("he costs a question; what is right comes from the mirror"),
         Attack::new(
             "stick: a pipe for a file",
             "timestamp.json is a FIFO",
