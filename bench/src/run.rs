@@ -229,30 +229,7 @@ pub fn run(bench: &Bench, contender: &dyn Contender, course: Course) -> Result<R
         readings
     })?;
 
-    // What a node says is not enough.
-    let mut done = Vec::new();
-    let logs = bench.logs.join(contender.name());
-    fs::create_dir_all(&logs)?;
-    for node in 0..nodes {
-        let seat = run.seat(node);
-        if let Ok(log) = fs::read(seat.folder.join("log")) {
-            fs::write(logs.join(scale.id(node)), log)?;
-        }
-        if let Some(tries) = contender.tries_of(&seat) {
-            run.log().tries[node] = tries;
-        }
-        let said = run.log().done[node];
-        if said.is_some() && !contender.holds(&seat)? {
-            return Err(format!(
-                "{}: {} says that it has everything, and has not; see {}",
-                contender.name(),
-                scale.id(node),
-                logs.display()
-            )
-            .into());
-        }
-        done.push(said.map(|at| at.as_secs_f64()));
-    }
+    let done = verified(&run, contender)?;
     let log = run.log.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(failure) = log.failure {
         return Err(format!("{}: {failure}", contender.name()).into());
@@ -274,6 +251,31 @@ pub fn run(bench: &Bench, contender: &dyn Contender, course: Course) -> Result<R
         hit: log.hit,
         needs: (0..nodes).map(|node| bench.stock.kind(node).bytes as f64).collect(),
     })
+}
+
+/// When each node had everything. What a node says of itself is not enough: every byte is looked at. Keeps what its
+/// programs said.
+fn verified(run: &Run<'_>, contender: &dyn Contender) -> Result<Vec<Option<f64>>> {
+    let (scale, logs) = (&run.bench.scale, run.bench.logs.join(contender.name()));
+    fs::create_dir_all(&logs)?;
+    let mut done = Vec::new();
+    for node in 0..run.nodes.len() {
+        let seat = run.seat(node);
+        if let Ok(log) = fs::read(seat.folder.join("log")) {
+            fs::write(logs.join(scale.id(node)), log)?;
+        }
+        if let Some(tries) = contender.tries_of(&seat) {
+            run.log().tries[node] = tries;
+        }
+        let said = run.log().done[node];
+        if said.is_some() && !contender.holds(&seat)? {
+            let (id, logs) = (scale.id(node), logs.display());
+            let name = contender.name();
+            return Err(format!("{name}: {id} says that it has everything, and has not; see {logs}").into());
+        }
+        done.push(said.map(|at| at.as_secs_f64()));
+    }
+    Ok(done)
 }
 
 /// Bytes from the data centre in intervals of equal length, from readings that a busy machine takes late.
