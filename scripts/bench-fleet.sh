@@ -4,8 +4,9 @@
 # docs/development/fleet-bench.md says what is measured and how.
 #
 # Scale, all of them with defaults (bench/src/scale.rs): STORES=60 NODES=5 (in each store) SEED=1 WINDOW (seconds)
-# STORE_RATE UPLINK (bit/s) DELAY_MS LOSS_PPM BUNDLE (bytes) SIMULATED="10000 100000" (nodes). The smallest that shows
-# everything takes a minute and a half: STORES=6 NODES=2.
+# STORE_RATE UPLINK (bit/s) DELAY_MS LOSS_PPM BUNDLE (bytes) SIMULATED="10000 100000" (nodes)
+# CONTENDERS="prestage curl rsync apt prestage-sharing". A small bench that shows everything takes a minute and a half:
+# STORES=6 NODES=2.
 #
 # Everything runs in namespaces of a process of its own: when that is gone, however it ended, the kernel has taken
 # every process, mount and link with it. What is left to do here is to remove two folders.

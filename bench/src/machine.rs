@@ -22,7 +22,7 @@ pub enum Ended {
     Over,
 }
 
-/// A machine, on which one program runs at a time.
+/// A machine, on which programs run.
 #[derive(Default)]
 pub struct Machine {
     power: Mutex<Power>,
@@ -35,8 +35,8 @@ struct Power {
     over: bool,
     /// How often it was cut.
     cuts: u32,
-    /// The process group of what runs.
-    group: Option<Pid>,
+    /// The process groups of what runs.
+    groups: Vec<Pid>,
 }
 
 impl Machine {
@@ -56,13 +56,13 @@ impl Machine {
         let mut child = command.spawn().map_err(|e| format!("{command:?}: {e}"))?;
         let id = Pid::from_raw(i32::try_from(child.id())?);
         let cuts = power.cuts;
-        power.group = Some(id);
+        power.groups.push(id);
         drop(power);
         // Not reaped yet: its number stays its own until nobody can kill it by that number any more.
         while waitid(Id::Pid(id), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).is_err() {}
         let mut power = self.power();
         let _ = killpg(id, Signal::SIGKILL); // what it has left behind
-        power.group = None;
+        power.groups.retain(|group| *group != id);
         let status = child.wait()?;
         Ok(match (power.over, power.cuts > cuts) {
             (true, _) => Ended::Over,
@@ -119,8 +119,8 @@ impl Machine {
     }
 
     fn kill(&self, power: &Power) {
-        if let Some(group) = power.group {
-            let _ = killpg(group, Signal::SIGKILL);
+        for group in &power.groups {
+            let _ = killpg(*group, Signal::SIGKILL);
         }
         self.changed.notify_all();
     }
@@ -152,8 +152,8 @@ mod tests {
 
     fn group(machine: &Machine) -> Pid {
         loop {
-            if let Some(group) = machine.power().group {
-                return group;
+            if let Some(group) = machine.power().groups.first() {
+                return *group;
             }
             std::thread::yield_now();
         }
@@ -192,7 +192,7 @@ mod tests {
         std::thread::scope(|scope| {
             let next = scope.spawn(|| machine.run(&mut shell("exit 3")).unwrap());
             for _ in 0..10_000 {
-                assert_eq!(machine.power().group, None);
+                assert!(machine.power().groups.is_empty());
                 std::thread::yield_now();
             }
             machine.restore();

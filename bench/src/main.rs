@@ -66,9 +66,13 @@ fn bench() -> Result<()> {
     let bench = Bench { scale, stock, network, server, root, logs: out.join("logs"), work };
     let calibration = calibrate(&bench)?;
     say(began, &format!("one node alone: {calibration:?}"));
-    let contenders: [&dyn Contender; 4] = [&Prestage { paced: true }, &Curl, &Rsync::new(&bench.scale), &Apt];
+    let rsync = Rsync::new(&bench.scale);
+    let contenders: [&dyn Contender; 5] = [&Prestage::Paced, &Curl, &rsync, &Apt, &Prestage::Sharing];
     let mut measured = Vec::new();
-    for contender in contenders.into_iter().filter(|c| bench.scale.contenders.iter().any(|n| n == c.name())) {
+    for contender in contenders
+        .into_iter()
+        .filter(|c| bench.scale.contenders.iter().any(|n| n.as_str() == c.name().replace(' ', "-")))
+    {
         say(began, contender.name());
         measured.push(run::run(&bench, contender, Course::Fleet)?);
     }
@@ -119,7 +123,7 @@ fn calibrate(bench: &Bench) -> Result<Calibration> {
     let (_, seconds) = alone(&Curl)?;
     let usable = bench.stock.bundle_bytes as f64 * wire / (seconds - 4.0 * round_trip) / line;
     let usable = usable.min(1.0);
-    let (bytes, seconds) = alone(&Prestage { paced: false })?;
+    let (bytes, seconds) = alone(&Prestage::Hurried)?;
     Ok(Calibration {
         wire,
         usable,

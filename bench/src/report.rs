@@ -81,7 +81,8 @@ impl Findings<'_> {
             size(given.metadata),
             given.run,
         );
-        for (predicted, measured) in self.predicted.iter().zip(self.measured) {
+        for predicted in self.predicted {
+            let Some(measured) = self.measured.iter().find(|m| m.name == predicted.name) else { continue };
             let (is, should) = (predicted.figures(), measured.figures());
             let _ = writeln!(
                 out,

@@ -70,9 +70,12 @@ impl Scale {
         let uplink =
             number("UPLINK", (stores * store_rate * 5 / 12).max(store_rate), 100_000, 1_000_000_000)?;
         let bundle = (uplink / 8 * window) as f64 * ALL_AT_ONCE_SHARE / all as f64;
-        let simulated = variable("SIMULATED").unwrap_or_else(|| "10000 100000".into());
+        // A small bench is for trying things out.
+        let sizes = if all < 100 { "10000" } else { "10000 100000" };
+        let simulated = variable("SIMULATED").unwrap_or_else(|| sizes.into());
         let simulated = simulated.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>();
-        let known: Vec<&str> = Way::ALL.iter().map(|way| way.name()).collect();
+        let mut known: Vec<&str> = Way::ALL.iter().map(|way| way.name()).collect();
+        known.push("prestage-sharing");
         let contenders = variable("CONTENDERS").unwrap_or_else(|| known.join(" "));
         let contenders: Vec<String> = contenders.split_whitespace().map(str::to_owned).collect();
         if let Some(unknown) = contenders.iter().find(|name| !known.contains(&name.as_str())) {
