@@ -81,7 +81,7 @@ impl Node {
     pub fn zone(&self) -> TimeZone {
         match &self.settings.timezone {
             Some(name) => TimeZone::get(name).unwrap_or(TimeZone::UTC),
-            None => TimeZone::system(),
+            None => system_zone(),
         }
     }
 
@@ -250,6 +250,16 @@ fn family(root: &Path) -> Result<Found> {
             "where there is dnf 5 alone, install dnf 4 beside it (package dnf4 or dnf)",
         )
     })
+}
+
+/// The system's zone, from /etc/localtime itself (localtime(5)). jiff finds its name and then lists the whole database,
+/// which takes more memory than the metadata of a thousand bundles.
+fn system_zone() -> TimeZone {
+    if std::env::var_os("TZ").is_some() {
+        return TimeZone::system();
+    }
+    let zone = std::fs::read("/etc/localtime").ok().and_then(|bytes| TimeZone::tzif("Local", &bytes).ok());
+    zone.unwrap_or(TimeZone::UTC)
 }
 
 /// A node id from machine-id(5), which must not be told to others as it is: a digest of it, for this purpose only.
