@@ -23,8 +23,13 @@ pub struct Offer {
 /// What the repository means for this node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Have one of these bundles, the first of them if it can be had; at least one.
-    Take(Vec<Offer>),
+    /// Have this bundle.
+    Take {
+        /// The one to have.
+        offer: Offer,
+        /// Those that will do as long as it is not here, the best first.
+        otherwise: Vec<Offer>,
+    },
     /// There is none for it, and that is as it should be; why, in words for an operator.
     Nothing(String),
     /// It should have one that it cannot have yet; why, in words for an operator.
@@ -48,20 +53,19 @@ fn choose(mut offers: Vec<Offer>, variant: &Variant, rule: &Rule) -> Decision {
         Rule::Newest if offers.is_empty() => {
             Decision::Nothing(format!("the repository has no bundle for the variant {variant}"))
         }
-        Rule::Newest => Decision::Take(offers),
+        Rule::Newest => Decision::Take { offer: offers.remove(0), otherwise: offers },
         Rule::NotSelected => Decision::Nothing("no policy is for this node (see its labels)".to_owned()),
         Rule::Policy(policy) if policy.paused => Decision::Wait(format!("policy {} is paused", policy.id())),
         Rule::Policy(policy) => {
             let version = &policy.bundle.version;
-            offers.retain(|offer| offer.bundle.version == *version);
-            if offers.is_empty() {
-                return Decision::Wait(format!(
+            match offers.into_iter().find(|offer| offer.bundle.version == *version) {
+                Some(offer) => Decision::Take { offer, otherwise: Vec::new() },
+                None => Decision::Wait(format!(
                     "policy {} names the bundle {version}, and the repository has none of that name for the variant \
                      {variant}",
                     policy.id()
-                ));
+                )),
             }
-            Decision::Take(offers)
         }
     }
 }
@@ -147,8 +151,9 @@ mod tests {
         let variant: Variant = "v".parse().unwrap();
         let offers = || vec![offer("2", 2), offer("1", 1)];
         let chosen = |rule: &Rule| choose(offers(), &variant, rule);
-        assert_eq!(chosen(&Rule::Newest), Decision::Take(offers()));
-        assert_eq!(chosen(&policy("1", false)), Decision::Take(vec![offer("1", 1)]));
+        let take = |offer, otherwise| Decision::Take { offer, otherwise };
+        assert_eq!(chosen(&Rule::Newest), take(offer("2", 2), vec![offer("1", 1)]));
+        assert_eq!(chosen(&policy("1", false)), take(offer("1", 1), Vec::new()));
         assert!(
             matches!(chosen(&policy("3", false)), Decision::Wait(why) if why.contains("names the bundle 3"))
         );

@@ -196,17 +196,17 @@ fn refresh_plan_fetch_stage(
 
     // Decide: what the policy for this node says, or the newest bundle.
     let policies = Store::open(node.fetched("policies"))?;
+    // Over a line of its own, whatever the hour: some kilobytes, and they say what the rest may do.
     policy::fetch(&set, &transfer::Line::new(node, true).fetcher(mirrors, &policies))?;
     let rule = policy::read(&set, &policies, &node.settings.labels)?;
     let transfer = rule.policy().and_then(|p| p.transfer.clone()).unwrap_or_default();
     account.status().policy = rule.policy().map(PatchPolicy::id);
     quarantine.release(&rule.releases())?;
     let offer = match decide::decide(&set, &node.variant, &rule) {
-        Decision::Take(offers) => offers.into_iter().next(),
+        Decision::Take { offer, .. } => offer,
         Decision::Wait(why) => return Err(Error::deferred(why)),
         Decision::Nothing(why) => return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, why)),
     };
-    let Some(offer) = offer else { return Err(Error::deferred("no bundle was chosen")) };
     account.about(&offer.bundle);
     if let Some(q) = quarantine.of(&offer.bundle.index).filter(|q| q.ends == QuarantineEnd::Released) {
         return Err(quarantine::refusal(q));
@@ -333,8 +333,8 @@ fn verify_and_install(
     let rule = policy::read(&set, &Store::open(node.fetched("policies"))?, &node.settings.labels)?;
     account.status().policy = rule.policy().map(PatchPolicy::id);
     refused.release(&rule.releases())?;
-    let offers = match decide::decide(&set, &node.variant, &rule) {
-        Decision::Take(offers) => offers,
+    let (wanted, otherwise) = match decide::decide(&set, &node.variant, &rule) {
+        Decision::Take { offer, otherwise } => (offer, otherwise),
         Decision::Wait(why) => return Err(Error::deferred(why)),
         Decision::Nothing(why) => {
             account.nothing_new();
@@ -342,8 +342,8 @@ fn verify_and_install(
         }
     };
     let staged = |offer: &&Offer| node.fetched("staged").join(offer.bundle.index.to_string()).exists();
-    let Some(offer) = offers.iter().find(staged) else {
-        return nothing_is_staged(node, offers.first(), &rule, now, refused, account);
+    let Some(offer) = std::iter::once(&wanted).chain(&otherwise).find(staged) else {
+        return nothing_is_staged(node, &wanted, &rule, now, refused, account);
     };
     account.about(&offer.bundle);
     may_install(node, offer, &rule, now, refused)?;
@@ -408,32 +408,28 @@ fn verify_staged(
 /// Nothing is staged: because nothing is needed, or not yet. What an earlier run left half done is finished all the same.
 fn nothing_is_staged(
     node: &Node,
-    newest: Option<&Offer>,
+    wanted: &Offer,
     rule: &Rule,
     now: bool,
     refused: &Quarantine,
     account: &mut Account<'_>,
 ) -> Result<Said> {
     account.nothing_new();
-    let Some(newest) = newest else {
-        let message = format!("the repository has no bundle for the variant {}", node.variant);
-        return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
-    };
-    account.about(&newest.bundle);
+    account.about(&wanted.bundle);
     if Plan::load(&node.fetched("plan.json"))
-        .is_none_or(|plan| plan.bundle.index != newest.bundle.index || !plan.is_empty())
+        .is_none_or(|plan| plan.bundle.index != wanted.bundle.index || !plan.is_empty())
     {
-        return Err(Error::deferred(format!("bundle {} is not staged yet", newest.bundle.version)));
+        return Err(Error::deferred(format!("bundle {} is not staged yet", wanted.bundle.version)));
     }
     let packages = node.package_manager()?;
     if !packages.audit()?.is_empty() {
-        may_install(node, newest, rule, now, refused)?;
+        may_install(node, wanted, rule, now, refused)?;
         packages.repair()?;
     }
     match packages.audit()?.as_slice() {
         [] => {
             let message =
-                format!("this node has everything that bundle {} has for it", newest.bundle.version);
+                format!("this node has everything that bundle {} has for it", wanted.bundle.version);
             Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message))
         }
         left => Err(half_done(left, packages.words().by_hand)),
