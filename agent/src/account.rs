@@ -74,7 +74,7 @@ impl<'n> Account<'n> {
     /// What the other nodes of the site gave, and which of them are not asked any more.
     pub fn site(&mut self, site: &Site<'_>) {
         self.from_site = site.received();
-        self.status.status.peers_aside = site.aside().to_vec();
+        self.status.status.peers_aside = site.aside();
     }
 
     /// The install's id.

@@ -4,6 +4,7 @@
 //! stands in [`run`].
 
 mod account; // what a step was about and how it ended, into status and report
+mod aside; // who served wrong bytes, put aside for a while
 pub mod backoff; // when to come again after a failure: pure
 mod bundle; // the index of an offered bundle, verified and for this node
 mod cli; // what was typed, one struct for each verb

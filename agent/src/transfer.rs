@@ -7,8 +7,9 @@ use std::time::Duration;
 use format::policy::Transfer;
 use format::status::Status;
 
+use crate::aside::Aside;
 use crate::error::Result;
-use crate::fetch::{Aside, Fetcher, LEAST_PROGRESS, Rule, Throttle, Transport};
+use crate::fetch::{Fetcher, LEAST_PROGRESS, Rule, Throttle, Transport};
 use crate::node::Node;
 use crate::progress::{self, Progress};
 use crate::report::Said;
@@ -23,6 +24,10 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 /// The service manager's line costs a datagram.
 const NOTIFY_EVERY: Duration = Duration::from_secs(5);
+
+/// So long a mirror that served wrong bytes comes last: long enough for a person to repair a copy, short enough to come
+/// back by itself. Not away: where every mirror is aside, all are asked.
+const ASIDE_SECONDS: i64 = 6 * 3600;
 
 /// The line that the bytes of one step come over.
 pub struct Line<'n> {
@@ -74,7 +79,7 @@ impl<'n> Line<'n> {
         if let Ok(said) = result {
             for new in status.mirrors_aside.iter().filter(|aside| !before.contains(aside)) {
                 said.message
-                    .push_str(&format!("; {} is put aside until {}: {}", new.mirror, new.until, new.why));
+                    .push_str(&format!("; {} is put aside until {}: {}", new.name, new.until, new.why));
             }
         }
     }
@@ -105,7 +110,7 @@ fn progress(node: &Node) -> Progress<'_> {
 }
 
 fn aside(node: &Node) -> Aside {
-    Aside::open(node.fetched("mirrors.json"), node.now())
+    Aside::open(node.fetched("mirrors.json"), ASIDE_SECONDS, node.now())
 }
 
 /// The mirrors in the operator's order, but those that are aside behind the others.

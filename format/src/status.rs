@@ -80,13 +80,13 @@ pub struct Status {
     pub next_fetch: Option<NextFetch>,
     /// Mirrors that served wrong bytes and come last for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mirrors_aside: Vec<MirrorAside>,
+    pub mirrors_aside: Vec<Aside>,
     /// The transfer that is under way; replaced every few seconds, and gone when the step has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
     /// Nodes of the site that lied or stalled and are not asked for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub peers_aside: Vec<PeerAside>,
+    pub peers_aside: Vec<Aside>,
 }
 
 /// When a node fetches next.
@@ -99,13 +99,13 @@ pub struct NextFetch {
     pub why: String,
 }
 
-/// A mirror that has served wrong bytes.
+/// A mirror that has served wrong bytes, or a node of the site that has lied or stalled.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct MirrorAside {
-    /// Its URL or folder.
-    pub mirror: String,
-    /// It comes last until then.
+pub struct Aside {
+    /// A mirror's URL or folder, a node's address and port.
+    pub name: String,
+    /// Until then a mirror comes last, and a node of the site is not asked.
     pub until: UnixTime,
     /// What was wrong.
     pub why: String,
@@ -126,18 +126,6 @@ pub struct Transfer {
     /// The cap at this hour, in bytes a second; none: there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<u64>,
-}
-
-/// A node of the site that has lied or stalled.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PeerAside {
-    /// Its address and port.
-    pub peer: String,
-    /// It is not asked until then.
-    pub until: UnixTime,
-    /// What it did.
-    pub why: String,
 }
 
 /// One word for what the node is doing or waiting for.
@@ -369,11 +357,7 @@ mod tests {
                 reboot_required: false,
                 reports_queued: 1,
                 next_fetch: Some(NextFetch { at, why: "the last try failed".into() }),
-                mirrors_aside: vec![MirrorAside {
-                    mirror: "http://lan/".into(),
-                    until: at,
-                    why: "damaged".into(),
-                }],
+                mirrors_aside: vec![Aside { name: "http://lan/".into(), until: at, why: "damaged".into() }],
                 transfer: Some(Transfer {
                     source: "https://patches.example/".into(),
                     bytes_done: 4000,
@@ -381,11 +365,7 @@ mod tests {
                     rate: 32_000,
                     cap: Some(32_000),
                 }),
-                peers_aside: vec![PeerAside {
-                    peer: "10.0.0.12:8571".into(),
-                    until: at,
-                    why: "damaged".into(),
-                }],
+                peers_aside: vec![Aside { name: "10.0.0.12:8571".into(), until: at, why: "damaged".into() }],
             },
         }
     }

@@ -64,7 +64,7 @@ fn a_mirror_that_serves_wrong_bytes_is_put_aside_and_reported() {
     world.assert_staged_is_right();
     let aside = world.node.status().status.mirrors_aside;
     assert_eq!(aside.len(), 1, "{aside:?}");
-    assert!(aside[0].mirror == world.mirror.url() && aside[0].why.contains("till-data"), "{aside:?}");
+    assert!(aside[0].name == world.mirror.url() && aside[0].why.contains("till-data"), "{aside:?}");
     run(&mut world.node.prestage(["status"])).expect(0).says(&["aside", &world.mirror.url()]);
     run(&mut world.node.prestage(["report"])).expect(0);
     let reports = world.receiver.accepted();

@@ -122,7 +122,7 @@ fn a_node_among_peers_that_lie_stall_promise_and_are_gone_is_patched_all_the_sam
     assert!(liars[..2].iter().all(|liar| liar.asked.load(std::sync::atomic::Ordering::Relaxed) == 1));
     let aside = world.node.status().status.peers_aside;
     for (liar, why) in liars.iter().zip(["sha256", "wait"]) {
-        let entry = aside.iter().find(|entry| entry.peer == liar.address.to_string());
+        let entry = aside.iter().find(|entry| entry.name == liar.address.to_string());
         assert!(entry.is_some_and(|entry| entry.why.contains(why)), "{aside:?}");
     }
     // Nor are they asked in the next runs.

@@ -3,7 +3,6 @@
 //! What a run has to do is read from the disk each time ([`Fetcher::jobs`]), so there is no state that could be lost:
 //! an interrupted fetch, a failed mirror and a damaged block are all just "look again what is missing".
 
-mod aside;
 mod bucket;
 mod http;
 mod local;
@@ -28,7 +27,6 @@ use format::digest::Sha256;
 use format::index::{BLOCK, Index, Member};
 use host::clock::Clock;
 
-pub use aside::Aside;
 pub use bucket::Bucket;
 pub use http::{Client, HttpMirror, authorization};
 pub use local::{Archive, Folder};
@@ -38,6 +36,7 @@ pub use throttle::Throttle;
 pub use transport::{Changed, Range, Traffic, Transport, TransportError, read_all, read_limited};
 pub use tries::Tries;
 
+use crate::aside::Aside;
 use crate::error::{Error, Exit, Result};
 use crate::progress::Progress;
 use crate::space;

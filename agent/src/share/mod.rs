@@ -5,7 +5,6 @@
 //! by the service manager for the first peer that calls). [`site`] asks the peers in a fetch, before the mirrors.
 //! Nobody is believed: a hash decides what is taken, and all that a peer can cost is time, of which there is a bound.
 
-mod aside; // peers that lied or stalled, for a while
 mod choose; // the line, a peer, or wait: pure
 mod have; // what a node says of its content: pure
 mod net; // who is answered: pure

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use format::digest::{Hasher, Sha256};
 use format::index::Member;
-use format::status::PeerAside;
+use format::status::Aside as AsideEntry;
 use host::clock::Clock as _;
 use host::file;
 
-use super::aside::Aside;
 use super::choose::{Choice, View, Waited, choose};
 use super::have::{Holding, Token};
 use super::peer::{self, PeerError};
 use super::request::MAX_ASKED;
 use super::wanted::{Announcement, Want};
+use crate::aside::Aside;
 use crate::error::{Error, Exit, Result};
 use crate::fetch::Transport;
 use crate::node::Node;
@@ -35,6 +35,9 @@ const CHUNK: usize = 64 * 1024;
 
 /// More addresses than a site has nodes.
 const MAX_PEERS: usize = 100;
+
+/// So long a peer that lied or stalled is not asked: this run and the next ones, and back by itself before the next cycle.
+const ASIDE_SECONDS: i64 = 15 * 60;
 
 /// The longest pause between two looks at the site; the shortest, for a patience of seconds, is a thirtieth of it.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -91,7 +94,7 @@ impl<'n> Site<'n> {
         mirrors: &[Box<dyn Transport + '_>],
     ) -> Self {
         let now = node.clock.instant();
-        let aside = Aside::open(node.fetched("peers.json"), node.now());
+        let aside = Aside::open(node.fetched("peers.json"), ASIDE_SECONDS, node.now());
         let mut site = Site {
             node,
             store,
@@ -118,7 +121,8 @@ impl<'n> Site<'n> {
                 Err(error) => log::warn!("peer {name}: {error}"),
             }
         }
-        let asked = addresses.into_iter().filter(|address| !self.aside.holds(*address)).take(MAX_PEERS);
+        let asked =
+            addresses.into_iter().filter(|address| !self.aside.holds(&address.to_string())).take(MAX_PEERS);
         self.peers = asked
             .map(|address| Peer {
                 address,
@@ -138,7 +142,7 @@ impl<'n> Site<'n> {
     }
 
     /// The peers that are aside.
-    pub fn aside(&self) -> &[PeerAside] {
+    pub fn aside(&self) -> Vec<AsideEntry> {
         self.aside.list()
     }
 
@@ -414,7 +418,7 @@ impl<'n> Site<'n> {
         peer.holdings.clear();
         // Not again in this run; the list is for the next ones.
         peer.not_before = Duration::MAX;
-        self.aside.put(peer.address, &why, self.node.now())
+        self.aside.put(&peer.address.to_string(), &why, self.node.now())
     }
 }
 
