@@ -1,7 +1,8 @@
 # What there is to do with this tree. Everything that needs root says so.
 #
 #   make setup      install what build, demo and tests need (apt; root)
-#   make build      the programs, as they are shipped, in target/release
+#   make build      the programs, for this machine's C library, in target/release
+#   make dist       the agent as it is shipped, static against musl, in target/dist (root, to install the compiler)
 #   make demo       the whole path on this machine with real packages (root)
 #   make demo-rpm   the same with a node of rpm and dnf (root)
 #   make failure-table  each failure case for each package manager: exit code, and the node's state, proved (root)
@@ -11,6 +12,7 @@
 #   make fuzz       every reader of foreign bytes for ten minutes each
 #   make bench-fetch  how caps are kept, speed beside curl, idle polls (root)
 #   make bench      speed and memory beside the ordinary tools (root)
+#   make bench-refresh  what a refresh costs a node when the repository has 1,000 bundles
 #   make bench-fleet  hundreds of agents on thin lines that fail, beside the usual scripts (root; 20 minutes;
 #                   STORES=6 NODES=2 make bench-fleet: 90 seconds)
 #   make bench-rpm  making a bundle of 600 RPM packages beside reposync, createrepo_c, tar, sha256sum and gpg (root)
@@ -18,7 +20,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm
+.PHONY: all setup build demo test attacks test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist bench-refresh
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -30,6 +32,9 @@ setup:
 
 build:
 	cargo build --release -p prestage -p prestage-build
+
+dist: setup
+	@scripts/dist.sh
 
 demo: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
@@ -79,6 +84,10 @@ bench: setup
 bench-fetch: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
 	scripts/bench-fetch.sh
+
+bench-refresh: dist
+	@cargo build --release -p prestage-build -p prestage-tests
+	tests/python-tuf/thousand target/dist/prestage
 
 bench-fleet: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-fleet-bench
