@@ -157,13 +157,14 @@ struct EntryChecker {
     entry: Entry,
     /// How many bytes of header, content and padding were seen.
     seen: u64,
-    digest: Hasher,
+    /// None: somebody else checks the content ([`StoredFraming`]).
+    digest: Option<Hasher>,
     crc: crc32fast::Hasher,
 }
 
 impl EntryChecker {
     fn new(entry: Entry) -> Self {
-        EntryChecker { entry, seen: 0, digest: Hasher::new(), crc: crc32fast::Hasher::new() }
+        EntryChecker { entry, seen: 0, digest: Some(Hasher::new()), crc: crc32fast::Hasher::new() }
     }
 
     fn push(&mut self, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), DecodeError> {
@@ -187,7 +188,9 @@ impl EntryChecker {
                     return Err(Damage { what, at: self.seen }.into());
                 }
             } else if self.seen < content_end {
-                self.digest.update(part);
+                if let Some(digest) = &mut self.digest {
+                    digest.update(part);
+                }
                 sink(part).map_err(DecodeError::Sink)?;
             } else if part.iter().any(|b| *b != 0) {
                 return Err(Damage { what, at: self.seen }.into());
@@ -200,6 +203,11 @@ impl EntryChecker {
 
     fn is_whole(&self) -> bool {
         self.seen == self.entry.padded()
+    }
+
+    /// The SHA-256 of the content.
+    fn digest(self) -> Sha256 {
+        self.digest.unwrap_or_default().finish()
     }
 
     /// The gzip trailer that belongs to what was seen.
@@ -281,28 +289,33 @@ impl StoredDecoder {
     /// # Errors
     /// Those of `prefix`, `UnexpectedEof` if it yields fewer, and `InvalidInput` if the member has not that many.
     pub fn resume(entry: Entry, offset: u64, prefix: &mut dyn Read) -> io::Result<Self> {
-        if offset > entry.size {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{offset} bytes are there already of a member of {}", entry.size),
-            ));
-        }
         let mut decoder = StoredDecoder::new(entry);
+        decoder.skip(offset, prefix)?;
+        Ok(decoder)
+    }
+
+    /// Goes behind `offset` content bytes, which `prefix` yields.
+    fn skip(&mut self, offset: u64, prefix: &mut dyn Read) -> io::Result<()> {
+        let size = self.checker.entry.size;
+        if offset > size {
+            let text = format!("{offset} bytes are there already of a member of {size}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         if offset > 0 {
-            let header = decoder.checker.entry.header;
+            let header = self.checker.entry.header;
             let mut discard = |_: &[u8]| Ok(());
-            decoder.absorb(&header, &mut discard)?;
+            self.absorb(&header, &mut discard)?;
             let mut buffer = vec![0; 64 * 1024];
             let mut left = offset;
             while left > 0 {
                 let n = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 prefix.read_exact(&mut buffer[..n])?;
-                decoder.absorb(&buffer[..n], &mut discard)?;
+                self.absorb(&buffer[..n], &mut discard)?;
                 left -= n as u64;
             }
-            decoder.position = decoder.checker.entry.stored_position(offset);
+            self.position = self.checker.entry.stored_position(offset);
         }
-        Ok(decoder)
+        Ok(())
     }
 
     /// Position in the gzip member of the next byte to push.
@@ -314,7 +327,11 @@ impl StoredDecoder {
         self.checker.push(bytes, sink).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
     }
 
-    fn push(&mut self, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), DecodeError> {
+    /// As [`Decoder::push`].
+    ///
+    /// # Errors
+    /// As [`Decoder::push`].
+    pub fn push(&mut self, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), DecodeError> {
         while !bytes.is_empty() {
             let (n, framing) = self.next_part();
             let n = bytes.len().min(usize::try_from(n).unwrap_or(usize::MAX));
@@ -376,12 +393,51 @@ impl StoredDecoder {
         )
     }
 
-    fn finish(self) -> Result<Sha256, Damage> {
-        if self.position == self.length && self.checker.is_whole() {
-            Ok(self.checker.digest.finish())
-        } else {
-            Err(Damage { what: "the member ends too early", at: self.position })
-        }
+    /// As [`Decoder::finish`].
+    ///
+    /// # Errors
+    /// As [`Decoder::finish`].
+    pub fn finish(self) -> Result<Sha256, Damage> {
+        self.whole()?;
+        Ok(self.checker.digest())
+    }
+
+    fn whole(&self) -> Result<(), Damage> {
+        let is_whole = self.position == self.length && self.checker.is_whole();
+        if is_whole { Ok(()) } else { Err(Damage { what: "the member ends too early", at: self.position }) }
+    }
+}
+
+/// A [`StoredDecoder`] for whoever checks the content itself, block by block: everything but the content is checked here,
+/// and no digest is made of that.
+pub struct StoredFraming(StoredDecoder);
+
+impl StoredFraming {
+    /// As [`StoredDecoder::resume`].
+    ///
+    /// # Errors
+    /// As [`StoredDecoder::resume`].
+    pub fn resume(entry: Entry, offset: u64, prefix: &mut dyn Read) -> io::Result<Self> {
+        let mut decoder = StoredDecoder::new(entry);
+        decoder.checker.digest = None;
+        decoder.skip(offset, prefix)?;
+        Ok(StoredFraming(decoder))
+    }
+
+    /// As [`Decoder::push`].
+    ///
+    /// # Errors
+    /// As [`Decoder::push`].
+    pub fn push(&mut self, bytes: &[u8], sink: Sink<'_>) -> Result<(), DecodeError> {
+        self.0.push(bytes, sink)
+    }
+
+    /// Ends the member.
+    ///
+    /// # Errors
+    /// If it is not complete.
+    pub fn finish(self) -> Result<(), Damage> {
+        self.0.whole()
     }
 }
 
@@ -463,7 +519,7 @@ impl DeflateDecoder {
         }
         if self.body_done && !overrun && self.trailer_seen == GZIP_TRAILER as usize && self.checker.is_whole()
         {
-            Ok(self.checker.digest.finish())
+            Ok(self.checker.digest())
         } else {
             Err(Damage { what: "the member ends too early", at })
         }

@@ -50,7 +50,8 @@ use crate::error::{Error, Result};
 /// For one connection to come up, name look-up and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// ureq's own buffers; the default of 128 KiB each would be most of the agent's memory.
+/// ureq's own buffers; the default of 128 KiB each would be most of the agent's memory. Where more may wait in the kernel
+/// than this, somebody wants speed.
 const INPUT_BUFFER: usize = 16 * 1024;
 const OUTPUT_BUFFER: usize = 4 * 1024;
 
@@ -97,7 +98,7 @@ impl Client {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(settings.stall_timeout))
             .timeout_per_read(Some(settings.stall_timeout))
-            .input_buffer_size(INPUT_BUFFER)
+            .input_buffer_size((settings.receive_buffer / 4).clamp(INPUT_BUFFER, super::CHUNK))
             .output_buffer_size(OUTPUT_BUFFER)
             .max_response_header_size(16 * 1024);
         if needs_tls {

@@ -1,13 +1,14 @@
 //! Bytes in: exactly those that are missing, in few requests, resumable at any byte, checked as they come.
 //!
-//! What a run has to do is read from the disk each time ([`Fetcher::jobs`]), so there is no state that could be lost:
-//! an interrupted fetch, a failed mirror and a damaged block are all just "look again what is missing".
+//! Here: which mirror is asked for what. What is missing and whether what comes is right: [`content`].
 
 mod bucket;
+mod content;
 mod http;
 mod local;
 mod origin;
 mod patience;
+mod pipe;
 mod rule;
 mod socket;
 #[cfg(test)]
@@ -18,13 +19,10 @@ mod tries;
 mod writer;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{Read, Write as _};
-use std::path::Path;
+use std::io::Read;
 
-use format::container::{Decoder, Encoding, StoredDecoder};
 use format::digest::Sha256;
-use format::index::{BLOCK, Index, Member};
+use format::index::{Index, Member};
 use host::clock::Clock;
 
 pub use bucket::Bucket;
@@ -41,8 +39,9 @@ use crate::error::{Error, Exit, Result};
 use crate::progress::Progress;
 use crate::space;
 use crate::store::Store;
+use content::{Content, Job};
+use pipe::Pipe;
 use throttle::Halt;
-use writer::{BlockCheck, WriteError, Writer, digest_of, good_blocks, truncate};
 
 /// Two extents with at most this many bytes between them are one request: about what a second request and its answer
 /// would cost in headers.
@@ -75,28 +74,6 @@ pub struct Fetcher<'a, 'p> {
     pub aside: Option<&'a Aside>,
 }
 
-/// One piece of content that is missing, and where the rest of it stands in the file.
-struct Job<'m> {
-    /// The name for messages.
-    name: String,
-    digest: Sha256,
-    /// First and last byte (exclusive) still needed, in the remote file.
-    from: u64,
-    to: u64,
-    /// Whether a part of it was here already.
-    resumed: bool,
-    kind: Kind<'m>,
-}
-
-enum Kind<'m> {
-    /// A stored member of this index: content goes straight into its partial file.
-    Stored(&'m Index, &'m Member),
-    /// A compressed member: fetched as it is, then decoded.
-    Deflated(&'m Index, &'m Member),
-    /// A whole target.
-    Plain,
-}
-
 /// Why a run of jobs stopped.
 enum Stop {
     /// The mirror; trying again or another one may help.
@@ -121,15 +98,11 @@ impl Fetcher<'_, '_> {
     /// # Errors
     /// As [`Fetcher::members`].
     pub fn target(&self, remote: &str, digest: Sha256, length: u64) -> Result<()> {
-        self.until_done(remote, &mut || {
-            if self.store.has(&digest, length) {
-                return Ok(Vec::new());
-            }
-            let partial = self.store.partial(&digest);
-            let have = self.length_of(&partial, length)?;
-            let kind = Kind::Plain;
-            Ok(vec![Job { name: remote.to_owned(), digest, from: have, to: length, resumed: have > 0, kind }])
-        })
+        self.until_done(remote, &mut || self.content().target(remote, digest, length))
+    }
+
+    fn content(&self) -> Content<'_> {
+        Content { store: self.store, clock: self.clock }
     }
 
     /// Fetches those of `members` that are not here yet, from the bundle file `remote`.
@@ -144,42 +117,8 @@ impl Fetcher<'_, '_> {
         if bytes > 0 {
             space::enough(self.store.folder(), bytes, "to fetch")?;
         }
-        self.until_done(remote, &mut || self.jobs(index, members))?;
+        self.until_done(remote, &mut || self.content().jobs(index, members))?;
         self.store.sync()
-    }
-
-    /// What is still missing, in the order of the file.
-    fn jobs<'m>(&self, index: &'m Index, members: &[&'m Member]) -> Result<Vec<Job<'m>>> {
-        let mut jobs = Vec::new();
-        for &member in members.iter().filter(|m| !self.store.has(&m.sha256, m.size)) {
-            let extent = member.whole().ok_or_else(|| {
-                Error::new(
-                    Exit::Integrity,
-                    format!("member {}: no source that this agent knows", member.path),
-                    "update prestage",
-                )
-            })?;
-            let (have, kind) = match extent.encoding {
-                Encoding::Stored => {
-                    let have = self.good_prefix(member)?;
-                    (index.entry(member).stored_position(have), Kind::Stored(index, member))
-                }
-                Encoding::Deflate => (
-                    self.length_of(&self.store.encoded(&member.sha256), extent.length)?,
-                    Kind::Deflated(index, member),
-                ),
-            };
-            jobs.push(Job {
-                name: format!("{} in {}", member.path, index.bundle.path),
-                digest: member.sha256,
-                from: extent.offset + have,
-                to: extent.offset + extent.length,
-                resumed: have > 0,
-                kind,
-            });
-        }
-        jobs.sort_by_key(|job| job.from);
-        Ok(jobs)
     }
 
     /// Asks what is missing and gets it, again and again, until nothing is.
@@ -279,7 +218,6 @@ impl Fetcher<'_, '_> {
             return Ok(());
         };
         let range = Range { from: first.from, to: last.to };
-        let mut position = range.from;
         if mirror.is_remote() {
             self.throttle.ask().map_err(|e| self.broken(remote, &e))?;
             self.progress.cap(self.throttle.rate());
@@ -288,24 +226,45 @@ impl Fetcher<'_, '_> {
         // Nothing to ask for when all bytes are here and only the name is missing.
         let reader: Box<dyn Read> = if range.from < range.to {
             match mirror.get(remote, Some(range)) {
-                Err(TransportError::Replaced) => return Err(self.replaced(&run)),
+                Err(TransportError::Replaced) => return Err(self.content().replaced(&run)),
                 other => other.map_err(Stop::Mirror)?,
             }
         } else {
             Box::new(std::io::empty())
         };
-        let reader: Box<dyn Read> = if mirror.is_remote() {
+        let reader: Box<dyn Read + '_> = if mirror.is_remote() {
             Box::new(self.throttle.reader(reader, range.to - range.from))
         } else {
             reader
         };
-        let mut reader = reader;
-        let mut buffer = vec![0; CHUNK];
+        let size = if mirror.is_remote() { self.throttle.portion_size() } else { CHUNK };
+        let (content, is_remote) = (self.content(), mirror.is_remote());
+        // Bytes are checked and written while the next ones come.
+        let (received, taken) = pipe::through(
+            size,
+            |pipe| self.receive(reader, range.from, &run, remote, pipe),
+            |portions| content.take(&run, is_remote, portions),
+        )
+        .map_err(|e| Error::new(Exit::Io, format!("a thread to write what comes: {e}"), "try again later"))?;
+        // Whoever takes no more is why no more was received.
+        taken.and(received)
+    }
+
+    /// Passes on what belongs to these jobs, from a reader that begins at `position`.
+    fn receive(
+        &self,
+        mut reader: Box<dyn Read + '_>,
+        mut position: u64,
+        run: &[Job<'_>],
+        remote: &str,
+        pipe: &mut Pipe,
+    ) -> std::result::Result<(), Stop> {
         for job in run {
-            let mut writer = self.open(&job, mirror.is_remote())?;
             while position < job.to {
                 // Up to the job's first byte: the gap between neighbours. Then up to its last.
-                let end = if position < job.from { job.from } else { job.to };
+                let is_gap = position < job.from;
+                let end = if is_gap { job.from } else { job.to };
+                let buffer = pipe.buffer();
                 let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(usize::MAX));
                 let n = reader.read(&mut buffer[..wanted]).map_err(|e| self.broken(remote, &e))?;
                 if n == 0 {
@@ -313,14 +272,12 @@ impl Fetcher<'_, '_> {
                         "{remote}: the connection ended too early"
                     ))));
                 }
-                if position >= job.from {
-                    let pushed = writer.push(&buffer[..n]);
-                    pushed.map_err(|e| self.stop(&job, e))?;
-                }
                 position += n as u64;
                 self.progress.moved(n as u64);
+                if !is_gap && !pipe.send(n) {
+                    return Ok(());
+                }
             }
-            self.finish(&job, writer)?;
         }
         Ok(())
     }
@@ -332,127 +289,5 @@ impl Fetcher<'_, '_> {
             Some(Halt::Stop(why)) => Stop::Here(Error::deferred(why)),
             None => Stop::Mirror(TransportError::failed(format!("{remote}: {error}"))),
         }
-    }
-
-    /// Opens where a job's bytes go. From a remote mirror they are checked block by block; where reading again costs
-    /// nothing, the digest at the end is enough.
-    fn open(&self, job: &Job<'_>, remote: bool) -> Result<Writer> {
-        let (path, decoder) = match &job.kind {
-            Kind::Plain => (self.store.partial(&job.digest), None),
-            Kind::Deflated(..) => (self.store.encoded(&job.digest), None),
-            Kind::Stored(index, member) => {
-                let path = self.store.partial(&job.digest);
-                let mut file = self.store.open_partial(&path)?;
-                let have = file.metadata().map_err(|e| Error::file(&path, &e))?.len();
-                let decoder = StoredDecoder::resume(index.entry(member), have, &mut file)
-                    .map_err(|e| Error::file(&path, &e))?;
-                let blocks = if remote { member.blocks.as_slice() } else { &[] };
-                let blocks = BlockCheck::resume(blocks, have, &path).map_err(|e| Error::file(&path, &e))?;
-                (path, Some((Decoder::Stored(decoder), blocks)))
-            }
-        };
-        Ok(Writer { file: self.store.open_partial(&path)?, path, decoder, unsynced: 0 })
-    }
-
-    /// Checks a complete job and gives its content its name.
-    fn finish(&self, job: &Job<'_>, writer: Writer) -> std::result::Result<(), Stop> {
-        match &job.kind {
-            Kind::Stored(..) | Kind::Plain => {
-                let digest = match writer.decoder.map(|(decoder, _)| decoder.finish()) {
-                    Some(digest) => digest.map_err(|e| self.stop(job, WriteError::Damage(e.to_string())))?,
-                    None => digest_of(&writer.path)?,
-                };
-                if digest != job.digest {
-                    return Err(self.stop(job, WriteError::Damage(format!("its sha256 is {digest}"))));
-                }
-                self.store.finish(&writer.file, &writer.path, &job.digest)?;
-            }
-            Kind::Deflated(index, member) => {
-                self.inflate(index, member, &writer.path).map_err(|e| self.stop(job, e))?;
-                host::file::remove(&writer.path).map_err(Error::from)?;
-            }
-        }
-        log::debug!("complete: {}", job.name);
-        Ok(())
-    }
-
-    /// Decodes a compressed member that is here whole.
-    fn inflate(&self, index: &Index, member: &Member, encoded: &Path) -> std::result::Result<(), WriteError> {
-        let partial = self.store.partial(&member.sha256);
-        host::file::remove(&partial).map_err(|e| WriteError::Here(e.into()))?;
-        let mut out = self.store.open_partial(&partial).map_err(WriteError::Here)?;
-        let mut input = File::open(encoded).map_err(|e| WriteError::Here(Error::file(encoded, &e)))?;
-        let mut decoder = Decoder::new(index.entry(member), Encoding::Deflate);
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match input.read(&mut buffer).map_err(|e| WriteError::Here(Error::file(encoded, &e)))? {
-                0 => break,
-                n => decoder
-                    .push(&buffer[..n], &mut |content| out.write_all(content))
-                    .map_err(|e| WriteError::from_decoder(e, &partial))?,
-            }
-        }
-        let digest = decoder.finish().map_err(|e| WriteError::Damage(e.to_string()))?;
-        if digest != member.sha256 {
-            return Err(WriteError::Damage(format!("its sha256 is {digest}")));
-        }
-        self.store.finish(&out, &partial, &digest).map_err(WriteError::Here)
-    }
-
-    /// Turns an error in a job's bytes into the reason to stop, and drops what cannot be used.
-    fn stop(&self, job: &Job<'_>, error: WriteError) -> Stop {
-        match error {
-            WriteError::Here(error) => Stop::Here(error),
-            WriteError::Damage(why) => match self.drop_unproved(job) {
-                Err(error) => Stop::Here(error),
-                Ok(()) => {
-                    Stop::Damage { job: job.name.clone(), digest: job.digest, resumed: job.resumed, why }
-                }
-            },
-        }
-    }
-
-    /// The mirror has another file now: of what came before, only what is proved is kept.
-    fn replaced(&self, run: &[Job<'_>]) -> Stop {
-        let dropped = run.iter().filter(|job| job.resumed).try_for_each(|job| self.drop_unproved(job));
-        dropped.map_or_else(Stop::Here, |()| Stop::Mirror(TransportError::Replaced))
-    }
-
-    /// Whole blocks that are right stay; what no digest vouches for goes.
-    fn drop_unproved(&self, job: &Job<'_>) -> Result<()> {
-        match &job.kind {
-            Kind::Stored(_, member) => self.drop_damaged(member),
-            Kind::Deflated(..) => Ok(host::file::remove(&self.store.encoded(&job.digest))?),
-            Kind::Plain => Ok(host::file::remove(&self.store.partial(&job.digest))?),
-        }
-    }
-
-    /// Length of a partial file; one that is longer than it can be is begun anew.
-    fn length_of(&self, path: &Path, limit: u64) -> Result<u64> {
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.len() <= limit => Ok(meta.len()),
-            Ok(_) => host::file::remove(path).map(|()| 0).map_err(Error::from),
-            Err(_) => Ok(0),
-        }
-    }
-
-    /// How much of a stored member's content is here and can be kept: all, unless a block is wrong (a torn write after
-    /// a power cut); then up to that block.
-    fn good_prefix(&self, member: &Member) -> Result<u64> {
-        let path = self.store.partial(&member.sha256);
-        let have = self.length_of(&path, member.size)?;
-        if have < BLOCK || member.blocks.is_empty() {
-            return Ok(have);
-        }
-        let good = good_blocks(&path, member, have).map_err(|e| Error::file(&path, &e))?;
-        if good < have { truncate(&path, good).map(|()| good) } else { Ok(have) }
-    }
-
-    /// Keeps only whole blocks that are right.
-    fn drop_damaged(&self, member: &Member) -> Result<()> {
-        let path = self.store.partial(&member.sha256);
-        let have = self.length_of(&path, member.size)?;
-        let good = good_blocks(&path, member, have).map_err(|e| Error::file(&path, &e))?;
-        truncate(&path, good / BLOCK * BLOCK)
     }
 }

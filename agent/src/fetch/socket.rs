@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
@@ -91,7 +92,13 @@ impl<In: Transport> Connector<In> for SocketConnector {
                         details.config.output_buffer_size(),
                     );
                     let received = self.received.clone();
-                    return Ok(Some(Either::B(Socket { stream, buffers, received, absolute })));
+                    return Ok(Some(Either::B(Socket {
+                        stream,
+                        read_timeout: None,
+                        buffers,
+                        received,
+                        absolute,
+                    })));
                 }
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => last = Error::Timeout(Timeout::Connect),
                 Err(e) => last = Error::Io(e),
@@ -101,12 +108,18 @@ impl<In: Transport> Connector<In> for SocketConnector {
     }
 }
 
+/// From here on somebody wants speed, and the kernel finds out by itself what a connection needs (tcp(7), `tcp_rmem`); a
+/// bound would be cut to `net.core.rmem_max`.
+const TUNED: usize = 1024 * 1024;
+
 /// Connects with the receive buffer set beforehand, as tcp(7) wants it. `milliseconds` of 0: the kernel's own timeout.
 fn connect(addr: SocketAddr, milliseconds: i64, receive_buffer: usize) -> io::Result<TcpStream> {
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // The kernel doubles the value to account for its own overhead (socket(7)).
-    setsockopt(&fd, sockopt::RcvBuf, &(receive_buffer / 2))?;
+    if receive_buffer < TUNED {
+        setsockopt(&fd, sockopt::RcvBuf, &(receive_buffer / 2))?;
+    }
     // The send timeout is also that of connect(2), which then fails with EINPROGRESS (socket(7)).
     setsockopt(&fd, sockopt::SendTimeout, &TimeVal::milliseconds(milliseconds.max(0)))?;
     match socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(addr)) {
@@ -122,6 +135,8 @@ fn connect(addr: SocketAddr, milliseconds: i64, receive_buffer: usize) -> io::Re
 /// A connection.
 pub struct Socket {
     stream: TcpStream,
+    /// As it was set last; none: not yet.
+    read_timeout: Option<Option<Duration>>,
     buffers: LazyBuffers,
     received: Arc<AtomicU64>,
     absolute: Option<Absolute>,
@@ -179,7 +194,11 @@ impl Transport for Socket {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let timeout = timeout.for_read();
-        self.stream.set_read_timeout(timeout.not_zero().map(|t| *t))?;
+        let wanted = timeout.not_zero().map(|t| whole_seconds(*t));
+        if self.read_timeout != Some(wanted) {
+            self.stream.set_read_timeout(wanted)?;
+            self.read_timeout = Some(wanted);
+        }
         let input = self.buffers.input_append_buf();
         let n = loop {
             match (&self.stream).read(input) {
@@ -198,6 +217,11 @@ impl Transport for Socket {
         let quiet = matches!(&probe, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
         quiet && self.stream.set_nonblocking(false).is_ok()
     }
+}
+
+/// Rounded up: what is left of a time-out is a little less at each read, and telling the kernel so costs as much as reading.
+fn whole_seconds(timeout: Duration) -> Duration {
+    Duration::from_secs(timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0))
 }
 
 fn explain(error: io::Error, timeout: NextTimeout) -> Error {

@@ -8,10 +8,15 @@ use std::time::Duration;
 use format::time::UnixTime;
 use host::clock::Clock;
 
+use super::CHUNK;
 use super::bucket::Bucket;
+use super::pipe::BUFFERS;
 
 /// How often the rule is asked: windows open and close by the minute.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Less is not read at once where more is there.
+const LEAST_PORTION: usize = 8 * 1024;
 
 /// What may wait in the kernel of a connection at this rate: a quarter of a second's worth, which keeps a line of that rate
 /// full at any usual delay; but at least a packet or two, and never more than `limit`.
@@ -102,6 +107,12 @@ impl<'c> Throttle<'c> {
     /// `reader`, slowed down. It yields `length` bytes.
     pub fn reader<'t, R: Read>(&'t self, reader: R, length: u64) -> Throttled<'t, 'c, R> {
         Throttled { throttle: self, reader, length, read: 0, counted: 0 }
+    }
+
+    /// How many bytes are best read at once: together, what waits between reading and writing is about as much as may
+    /// wait in the kernel.
+    pub(super) fn portion_size(&self) -> usize {
+        (self.buffer / BUFFERS).clamp(LEAST_PORTION, CHUNK)
     }
 
     /// How far the kernel may be ahead of the reader.

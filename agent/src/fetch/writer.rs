@@ -6,15 +6,20 @@
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use format::container::{DecodeError, Decoder};
+use format::container::{DecodeError, StoredDecoder, StoredFraming};
 use format::digest::{Hasher, Sha256};
 use format::index::{BLOCK, Member};
+use host::clock::Clock;
 
 use crate::error::{Error, Result};
 
-/// After this many bytes of one file they are put on the disk, so that a power cut costs at most these.
+/// After this many bytes of one file they are put on the disk, so that a power cut costs at most these ...
 const SYNC_EVERY: u64 = 8 * 1024 * 1024;
+
+/// ... or those of this time, where they come so fast that waiting for the disk would be what takes the time.
+const SYNC_PAUSE: Duration = Duration::from_secs(1);
 
 /// Length of the prefix in which no whole block is wrong.
 pub(super) fn good_blocks(path: &Path, member: &Member, have: u64) -> io::Result<u64> {
@@ -45,10 +50,19 @@ pub(super) fn digest_of(path: &Path) -> Result<Sha256> {
 
 /// Where a job's bytes go.
 pub(super) struct Writer {
-    pub(super) file: File,
-    pub(super) path: PathBuf,
-    pub(super) decoder: Option<(Decoder, BlockCheck)>,
-    pub(super) unsynced: u64,
+    file: File,
+    path: PathBuf,
+    check: Option<Check>,
+    unsynced: u64,
+    synced: Duration,
+}
+
+/// How the bytes of a stored member are checked.
+pub(super) enum Check {
+    /// Each block as it comes.
+    Blocks(StoredFraming, BlockCheck),
+    /// The whole, at its end.
+    Whole(StoredDecoder),
 }
 
 /// Checks content block by block as it comes, so that a damaged block costs a block and not the member behind it.
@@ -60,11 +74,11 @@ pub(super) struct BlockCheck {
 }
 
 impl BlockCheck {
-    /// For a member of these blocks, of which `have` bytes are in `path`. Without blocks nothing is checked here.
+    /// For a member of these blocks, of which `have` bytes are in `path`.
     pub(super) fn resume(blocks: &[Sha256], have: u64, path: &Path) -> io::Result<Self> {
         let mut check =
             BlockCheck { blocks: blocks.to_vec(), seen: have / BLOCK * BLOCK, hasher: Hasher::new() };
-        if !check.blocks.is_empty() && check.seen < have {
+        if check.seen < have {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(check.seen))?;
             let mut rest = Vec::new();
@@ -77,9 +91,6 @@ impl BlockCheck {
 
     /// Takes the next content; an error at the end of the first block that is wrong.
     fn push(&mut self, mut content: &[u8]) -> io::Result<()> {
-        if self.blocks.is_empty() {
-            return Ok(());
-        }
         while !content.is_empty() {
             let left = BLOCK - self.seen % BLOCK;
             let (part, rest) =
@@ -87,15 +98,24 @@ impl BlockCheck {
             self.hasher.update(part);
             self.seen += part.len() as u64;
             if part.len() as u64 == left {
-                let block = (self.seen / BLOCK - 1) as usize; // no larger than the number of blocks in memory
-                if self.blocks.get(block) != Some(&std::mem::take(&mut self.hasher).finish()) {
-                    let text = format!("block {block} does not have its sha256");
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-                }
+                self.compare().map_err(|text| io::Error::new(io::ErrorKind::InvalidData, text))?;
             }
             content = rest;
         }
         Ok(())
+    }
+
+    /// Compares the block that has ended.
+    fn compare(&mut self) -> std::result::Result<(), String> {
+        let block = (self.seen.div_ceil(BLOCK) - 1) as usize; // no larger than the number of blocks in memory
+        let digest = std::mem::take(&mut self.hasher).finish();
+        let is_right = self.blocks.get(block) == Some(&digest);
+        if is_right { Ok(()) } else { Err(format!("block {block} does not have its sha256")) }
+    }
+
+    /// Compares the last block, if it is shorter than the others.
+    fn finish(mut self) -> std::result::Result<(), String> {
+        if self.seen.is_multiple_of(BLOCK) { Ok(()) } else { self.compare() }
     }
 }
 
@@ -121,23 +141,54 @@ impl WriteError {
 }
 
 impl Writer {
-    pub(super) fn push(&mut self, bytes: &[u8]) -> std::result::Result<(), WriteError> {
-        let (file, path) = (&mut self.file, &self.path);
-        match &mut self.decoder {
-            Some((decoder, blocks)) => {
+    /// Appends to `file`, which is `path`. Without a `check` bytes are written as they come.
+    pub(super) fn new(file: File, path: PathBuf, check: Option<Check>, now: Duration) -> Self {
+        Writer { file, path, check, unsynced: 0, synced: now }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8], clock: &dyn Clock) -> std::result::Result<(), WriteError> {
+        let (mut file, path) = (&self.file, &self.path);
+        match &mut self.check {
+            Some(Check::Blocks(framing, blocks)) => {
                 let mut sink = |content: &[u8]| {
                     file.write_all(content)?;
                     blocks.push(content)
                 };
+                framing.push(bytes, &mut sink).map_err(|e| WriteError::from_decoder(e, path))?;
+            }
+            Some(Check::Whole(decoder)) => {
+                let mut sink = |content: &[u8]| file.write_all(content);
                 decoder.push(bytes, &mut sink).map_err(|e| WriteError::from_decoder(e, path))?;
             }
             None => file.write_all(bytes).map_err(|e| WriteError::Here(Error::file(path, &e)))?,
         }
         self.unsynced += bytes.len() as u64;
-        if self.unsynced >= SYNC_EVERY {
+        if self.unsynced >= SYNC_EVERY && clock.instant() >= self.synced + SYNC_PAUSE {
             self.file.sync_data().map_err(|e| WriteError::Here(Error::file(&self.path, &e)))?;
-            self.unsynced = 0;
+            (self.unsynced, self.synced) = (0, clock.instant());
         }
         Ok(())
+    }
+
+    /// The file and its path, once it is proved to be what has this digest.
+    pub(super) fn finish(self, digest: &Sha256) -> std::result::Result<(File, PathBuf), WriteError> {
+        let damage = |text: String| WriteError::Damage(text);
+        let found = match self.check {
+            Some(Check::Blocks(framing, blocks)) => {
+                framing.finish().map_err(|e| damage(e.to_string()))?;
+                blocks.finish().map_err(damage)?;
+                None
+            }
+            Some(Check::Whole(decoder)) => Some(decoder.finish().map_err(|e| damage(e.to_string()))?),
+            None => Some(digest_of(&self.path).map_err(WriteError::Here)?),
+        };
+        match found {
+            Some(found) if found != *digest => Err(damage(format!("its sha256 is {found}"))),
+            _ => Ok((self.file, self.path)),
+        }
     }
 }
