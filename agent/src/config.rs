@@ -85,6 +85,7 @@ struct InstallFragment {
     allow_network: Option<bool>,
     gpgcheck: Option<bool>,
     lock_timeout_seconds: Option<u64>,
+    keep_packages: Option<String>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -145,6 +146,8 @@ pub struct Settings {
     pub gpgcheck: Option<bool>,
     /// `[install] lock-timeout-seconds`: how long to wait for another package manager.
     pub lock_timeout: Duration,
+    /// `[install] keep-packages`: bytes of packages that may be kept for the way back.
+    pub keep_packages: u64,
     /// `[health] url`.
     pub health_url: Option<String>,
     /// `[health] timeout-seconds`.
@@ -174,6 +177,9 @@ pub enum Credential {
 /// What came over one connection and is not read yet is lost when the agent is killed; this bounds it. 32 KiB keep a
 /// link of 5 Mbit/s and 50 ms full, and a thin one always.
 const RECEIVE_BUFFER: usize = 32 * 1024;
+
+/// A kiosk's updates of one cycle are some 50 MiB; this is several cycles of them, and a part of the smallest disk.
+const KEEP_PACKAGES: u64 = 512 * 1024 * 1024;
 
 /// Where exports are pushed to.
 const INCOMING: &str = "/var/lib/prestage/incoming";
@@ -353,6 +359,10 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
         allow_network: install.allow_network.unwrap_or(false),
         gpgcheck: install.gpgcheck,
         lock_timeout: Duration::from_secs(install.lock_timeout_seconds.unwrap_or(60)),
+        keep_packages: match install.keep_packages.as_deref() {
+            None => KEEP_PACKAGES,
+            Some(text) => parse_size(text).map_err(|e| format!("[install] keep-packages: {e}"))?,
+        },
         health_url: health.url,
         health_timeout: Duration::from_secs(health.timeout_seconds.unwrap_or(120)),
         report_url: report.url,

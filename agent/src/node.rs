@@ -14,7 +14,7 @@ use crate::cli::Options;
 use crate::config::{self, Mirror, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{Client, Folder, HttpMirror, Transport, authorization};
-use crate::packages::{Apt, Dnf, Flavour, PackageManager};
+use crate::packages::{Apt, Dnf, Flavour, Kept, PackageManager};
 use crate::render::Renderer;
 
 /// A node.
@@ -190,6 +190,11 @@ impl Node {
                 clock: &self.clock,
             })),
         }
+    }
+
+    /// The packages that are kept for the way back.
+    pub fn kept(&self) -> Kept {
+        Kept::new(self.private("kept"), self.settings.keep_packages)
     }
 
     /// Templates, the operator's first.

@@ -14,7 +14,7 @@ use host::clock::Clock;
 use host::command::{Command, CommandError};
 use host::isolation::Seen;
 
-use super::{PackageManager, Resolution, Words, hash_file, hash_folder, in_root, inside};
+use super::{PackageManager, Resolution, WayBack, Words, hash_file, hash_folder, in_root, inside};
 use crate::error::{Error, Exit, Result};
 use crate::render::Renderer;
 
@@ -68,15 +68,21 @@ impl Apt<'_> {
 
     /// apt-get with `repo` as its only source and every file of its own in `scratch`.
     fn apt_get(&self, repo: &Path, scratch: &Path) -> Result<Command> {
-        let lists = scratch.join("lists");
-        host::file::make_folder(&lists.join("partial"), 0o755)?;
-        host::file::make_folder(&scratch.join("cache/archives/partial"), 0o755)?;
         let source =
             self.renderer.render("sources.list", minijinja::context! { path => self.inside(repo) })?;
         let list = scratch.join("sources.list");
+        host::file::make_folder(scratch, 0o755)?;
         host::file::replace(&list, source.as_bytes(), 0o644)?;
+        self.apt_get_from(&self.inside(&list), scratch)
+    }
+
+    /// The same with the sources list `list`, a path inside the root.
+    fn apt_get_from(&self, list: &str, scratch: &Path) -> Result<Command> {
+        let lists = scratch.join("lists");
+        host::file::make_folder(&lists.join("partial"), 0o755)?;
+        host::file::make_folder(&scratch.join("cache/archives/partial"), 0o755)?;
         let options = [
-            format!("Dir::Etc::sourcelist={}", self.inside(&list)),
+            format!("Dir::Etc::sourcelist={list}"),
             "Dir::Etc::sourceparts=/dev/null".into(),
             format!("Dir::State::lists={}", self.inside(&lists)),
             format!("Dir::Cache={}", self.inside(&scratch.join("cache"))),
@@ -95,6 +101,20 @@ impl Apt<'_> {
             command = command.arg("-o").arg(option);
         }
         Ok(command)
+    }
+
+    /// Runs an apt-get that changes the node: without a network, asking nobody, keeping the operator's edits.
+    fn change(&self, command: Command) -> Result<Seen> {
+        let command = command
+            .arg("-o")
+            .arg(format!("DPkg::Lock::Timeout={}", self.lock_timeout.as_secs()))
+            .args(["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]);
+        let command = in_root(&self.root, noninteractive(command), !self.allow_network);
+        let seen = command.lines(&mut |line| {
+            log::debug!("apt: {line}");
+            Ok(())
+        });
+        Ok(seen.map_err(|e| explain(&e))?.unwrap_or_default())
     }
 
     /// Reads the repository's metadata into `scratch`.
@@ -278,20 +298,45 @@ impl PackageManager for Apt<'_> {
 
     fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen> {
         self.update(repo, scratch)?;
-        let command = self
-            .apt_get(repo, scratch)?
-            .arg("-o")
-            .arg(format!("DPkg::Lock::Timeout={}", self.lock_timeout.as_secs()))
-            // The operator's edits stay, and nobody is asked.
-            .args(["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"])
-            .args(["-y", "--no-remove"])
-            .args(UPGRADE);
-        let command = in_root(&self.root, noninteractive(command), !self.allow_network);
-        let seen = command.lines(&mut |line| {
-            log::debug!("apt: {line}");
-            Ok(())
+        let command = self.apt_get(repo, scratch)?.args(["-y", "--no-remove"]).args(UPGRADE);
+        self.change(command)
+    }
+
+    fn file_of(&self, kept: &Path, id: &PackageId, version: &str) -> Option<PathBuf> {
+        // A bundle's file names have no epoch, and apt's cache writes the colon after it as in a URL.
+        let without = version.split_once(':').map_or(version, |(_, rest)| rest);
+        let cached = format!("{}_{}_{}.deb", id.name, version.replace(':', "%3a"), id.arch);
+        let files = [
+            kept.join(format!("{}_{without}_{}.deb", id.name, id.arch)),
+            self.root.join("var/cache/apt/archives").join(cached),
+        ];
+        files.into_iter().find(|file| file.is_file())
+    }
+
+    fn put_back(&self, back: &WayBack, scratch: &Path) -> Result<()> {
+        let files = back.files().map(|kept| self.inside(&kept.file));
+        let going = back.remove.iter().map(|(id, _)| match id.arch.as_str() {
+            "all" => format!("{}-", id.name),
+            arch => format!("{}:{arch}-", id.name),
         });
-        Ok(seen.map_err(|e| explain(&e))?.unwrap_or_default())
+        // A node that a failed install has left is broken, and this is what mends it: hence `-f`.
+        let args = ["-y", "-f", "--allow-downgrades", "--allow-change-held-packages", "install"];
+        let command = self.apt_get_from("/dev/null", scratch)?.args(args).args(files).args(going);
+        // The solver may know another way than ours; then a person decides.
+        let mut more = Vec::new();
+        command
+            .clone()
+            .args(["-o", "Debug::NoLocking=true", "--simulate"])
+            .lines(&mut |line| {
+                more.extend(not_asked_for(line, back));
+                Ok(())
+            })
+            .map_err(|e| explain(&e))?;
+        if let Some(first) = more.first() {
+            let what = format!("apt would do more on the way back than undo the install: {first}");
+            return Err(Error::new(Exit::NeedsPerson, what, self.words().by_hand));
+        }
+        self.change(command).map(|_| ())
     }
 
     fn reboot_required(&self) -> bool {
@@ -380,6 +425,17 @@ fn parse_inst(rest: &str) -> Option<PackageChange> {
     let arch = inner.rsplit_once('[')?.1.strip_suffix(']')?.to_owned();
     let name = name.split(':').next()?.to_owned();
     Some(PackageChange { name, arch, from, to: Some(to) })
+}
+
+/// What a line of `apt-get --simulate` says that `back` does not: a package that would come or go beside it.
+fn not_asked_for(line: &str, back: &WayBack) -> Option<String> {
+    let name = |rest: &str| rest.split([' ', ':']).next().unwrap_or_default().to_owned();
+    let is_known = match (line.strip_prefix("Inst "), line.strip_prefix("Remv ")) {
+        (Some(rest), _) => back.files().any(|kept| kept.id.name == name(rest)),
+        (_, Some(rest)) => back.remove.iter().any(|(id, _)| id.name == name(rest)),
+        _ => true,
+    };
+    (!is_known).then(|| line.to_owned())
 }
 
 /// Space that `changes` take: what they grow by, and room for the largest beside its old version while it is unpacked.

@@ -23,7 +23,7 @@ use host::clock::Clock;
 use host::command::{Command, CommandError};
 use host::isolation::Seen;
 
-use super::{PackageManager, Resolution, Words, hash_file, hash_folder, in_root, inside};
+use super::{PackageManager, Resolution, WayBack, Words, hash_file, hash_folder, in_root, inside};
 use crate::error::{Error, Exit, Result};
 use crate::render::Renderer;
 
@@ -41,8 +41,9 @@ const MAX_LOG: u64 = 16 * 1024 * 1024;
 
 /// Options of the node's own main section that give way to ours: what they say is about other repositories, or about where
 /// dnf keeps its files.
-const OURS: [(&str, &str); 9] = [
+const OURS: [(&str, &str); 10] = [
     ("reposdir", "/dev/null"),
+    ("localpkg_gpgcheck", ""),
     ("best", "0"),
     ("skip_if_unavailable", "0"),
     ("metadata_expire", "1"),
@@ -196,14 +197,18 @@ impl Dnf<'_> {
             }
         }
         let cache = inside(&self.root, &scratch.join("cache"));
+        let gpgcheck =
+            self.gpgcheck.unwrap_or_else(|| main.iter().any(|(k, line)| k == "gpgcheck" && is_true(line)));
         for (key, value) in OURS {
-            let value = if key == "cachedir" { &cache } else { value };
+            let value = match key {
+                "cachedir" => &cache,
+                "localpkg_gpgcheck" if gpgcheck => "1",
+                "localpkg_gpgcheck" => "0",
+                _ => value,
+            };
             text.push_str(&format!("{key}={value}\n"));
         }
         if let Some(repo) = repo {
-            let gpgcheck = self
-                .gpgcheck
-                .unwrap_or_else(|| main.iter().any(|(k, line)| k == "gpgcheck" && is_true(line)));
             let values =
                 minijinja::context! { path => inside(&self.root, repo), gpgcheck => u8::from(gpgcheck) };
             text.push('\n');
@@ -479,6 +484,46 @@ impl PackageManager for Dnf<'_> {
         Ok(seen)
     }
 
+    fn file_of(&self, kept: &Path, id: &PackageId, version: &str) -> Option<PathBuf> {
+        let without = version.split_once(':').map_or(version, |(_, rest)| rest);
+        let name = format!("{}-{without}.{}.rpm", id.name, id.arch);
+        // With keepcache, dnf keeps them in a folder for each repository, and yum in one below those of its variables.
+        let caches = ["var/cache/dnf", "var/cache/yum"].map(|cache| self.root.join(cache));
+        std::iter::once(kept.join(&name))
+            .chain(caches.iter().filter_map(|cache| find_in_cache(cache, &name, CACHE_DEPTH)))
+            .find(|file| file.is_file())
+    }
+
+    fn put_back(&self, back: &WayBack, scratch: &Path) -> Result<()> {
+        if self.flavour == Flavour::Yum {
+            let what = "putting back packages has not been tried with yum, and nothing was touched";
+            return Err(Error::new(
+                Exit::NeedsPerson,
+                what,
+                "run `yum history undo last` with the packages from before",
+            ));
+        }
+        let configuration = self.configuration(None, scratch)?;
+        let script = scratch.join("back.dnf");
+        host::file::replace(&script, back_script(back, &self.root).as_bytes(), 0o600)?;
+        let options = [
+            // What is removed is said, and nothing goes because nobody needs it any more.
+            "--setopt=clean_requirements_on_remove=0",
+            // An old kernel comes back beside the others; a package that was replaced is no update of the one that did it.
+            "--setopt=installonly_limit=0",
+            "--setopt=obsoletes=0",
+        ];
+        let script = inside(&self.root, &script);
+        let args: Vec<&str> = options.into_iter().chain(["shell", script.as_str()]).collect();
+        let (said, _) = self.transact(&configuration, &scratch.join("back.log"), &args)?;
+        // Its shell ends with 0 whatever became of what it was told.
+        if !said.lines().any(|line| line == "Complete!") {
+            let what = format!("{} did not go back: {}", self.flavour.program(), essence(&said));
+            return Err(Error::new(Exit::InstallFailed, what, self.words().log));
+        }
+        self.scripts_went_well(&said)
+    }
+
     fn reboot_required(&self) -> bool {
         let command = match self.flavour {
             Flavour::Dnf4 => {
@@ -505,6 +550,37 @@ const LOG: &str = "transaction.log";
 fn read_log(path: &Path) -> String {
     let bytes = host::file::read_limited(path, MAX_LOG).ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// How deep below the caches of dnf (REPOSITORY/packages) and yum (ARCHITECTURE/RELEASE/REPOSITORY/packages) packages are.
+const CACHE_DEPTH: u8 = 4;
+
+/// A file of this name in a folder `packages` below `folder`.
+fn find_in_cache(folder: &Path, name: &str, depth: u8) -> Option<PathBuf> {
+    let file = folder.join("packages").join(name);
+    if file.is_file() {
+        return Some(file);
+    }
+    let deeper = depth.checked_sub(1)?;
+    let folders =
+        std::fs::read_dir(folder).ok()?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    folders.into_iter().find_map(|entry| find_in_cache(&entry.path(), name, deeper))
+}
+
+/// What dnf's shell is told: one transaction. All files come first and at once, as it takes none after another command;
+/// `install` of a file takes an older version as well as a newer one.
+fn back_script(back: &WayBack, root: &Path) -> String {
+    let mut script = String::new();
+    let files: Vec<String> = back.files().map(|kept| inside(root, &kept.file)).collect();
+    if !files.is_empty() {
+        script.push_str(&format!("install {}\n", files.join(" ")));
+    }
+    for (id, evr) in &back.remove {
+        let epoch = if evr.contains(':') { "" } else { "0:" };
+        script.push_str(&format!("remove {}-{epoch}{evr}.{}\n", id.name, id.arch));
+    }
+    script.push_str("run\nexit\n");
+    script
 }
 
 /// The Python that `program` of the node is written for; `None` if it is no script.

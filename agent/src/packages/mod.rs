@@ -2,11 +2,12 @@
 
 mod apt;
 mod dnf;
+mod kept;
 
 use std::path::{Path, PathBuf};
 
 use format::digest::{Hasher, Sha256};
-use format::inventory::{Inventory, PackageChange};
+use format::inventory::{Inventory, PackageChange, PackageId};
 use host::command::Command;
 use host::isolation::{Isolation, Seen};
 
@@ -16,6 +17,7 @@ pub use apt::read_everything as read_everything_of_apt;
 #[cfg(fuzzing)]
 pub use dnf::read_everything as read_everything_of_dnf;
 pub use dnf::{Dnf, Flavour};
+pub use kept::{Kept, WayBack};
 
 use crate::error::Result;
 
@@ -67,6 +69,14 @@ pub trait PackageManager {
 
     /// Does what [`PackageManager::resolve`] said, without a network. Returns what it saw of the network.
     fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen>;
+
+    /// The file of one package in one version: in `kept`, under the name that it has in a bundle, or in the package
+    /// manager's own cache. By its name alone; what comes of it is proved by inventory. After a commit, and on the way back.
+    fn file_of(&self, kept: &Path, id: &PackageId, version: &str) -> Option<PathBuf>;
+
+    /// Does what `back` says, and nothing else, without a network. After a failed install or health check, on a node
+    /// without a restore point. `scratch` as in [`PackageManager::resolve`].
+    fn put_back(&self, back: &WayBack, scratch: &Path) -> Result<()>;
 
     /// Whether the distribution asks for a reboot. After the install.
     fn reboot_required(&self) -> bool;

@@ -129,13 +129,17 @@ impl Transaction<'_> {
 
     fn commit(&mut self, journal: &Journal) -> Event {
         let hooks = health::run_hooks(self.node, "post-install", journal.bundle.version.as_str());
-        if let Err(error) = hooks.and_then(|()| self.restore_points.prune()) {
-            log::warn!("transaction {}: {error}", journal.id);
+        let keep = || self.node.kept().keep(self.packages, self.repo.folder(), &self.before);
+        for done in [hooks.and_then(|()| self.restore_points.prune()), keep()] {
+            if let Err(error) = done {
+                log::warn!("transaction {}: {error}", journal.id);
+            }
         }
         Event::Done
     }
 
-    /// Brings the node back and proves it. Without a restore point the package manager's own repair is all there is.
+    /// Brings the node back and proves it: without a restore point by the package manager's own repair, and by the packages
+    /// that are kept from before.
     fn roll_back(&mut self, journal: &mut Journal) -> Event {
         if let Err(error) = health::run_hooks(self.node, "pre-rollback", journal.bundle.version.as_str()) {
             log::warn!("transaction {}: {error}", journal.id);
@@ -150,7 +154,12 @@ impl Transaction<'_> {
                 {
                     log::warn!("transaction {}: {error}", journal.id);
                 }
-                Ok(Restored::Now)
+                let back =
+                    self.node.kept().go_back(self.packages, &self.before, &self.node.private("packages"));
+                back.map(|()| Restored::Now).map_err(|error| {
+                    let why = journal.message.take().unwrap_or_default();
+                    Error::new(error.exit, format!("{why}; {error}"), "")
+                })
             }
         };
         match restored {
