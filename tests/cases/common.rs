@@ -75,6 +75,26 @@ macro_rules! common {
             fn a_package_manager_whose_agent_was_killed_is_waited_for() {
                 run(12);
             }
+
+            #[test]
+            fn a_failed_install_is_undone_with_the_packages_that_are_kept() {
+                run(13);
+            }
+
+            #[test]
+            fn a_node_that_is_unhealthy_afterwards_goes_back_with_the_packages_that_are_kept() {
+                run(14);
+            }
+
+            #[test]
+            fn a_way_back_that_was_cut_is_gone_to_its_end() {
+                run(15);
+            }
+
+            #[test]
+            fn without_the_file_of_each_version_nothing_is_put_back() {
+                run(16);
+            }
         }
     )*};
 }

@@ -306,6 +306,16 @@ impl World {
         world
     }
 
+    /// The next bundle: `new` joins the archive, and what the node needs of it is collected and published as `version`.
+    pub fn publish(&self, new: &[Package], version: &str) {
+        match &self.upstream {
+            Upstream::Apt(archive) => archive.publish(&new.iter().map(Package::deb).collect::<Vec<_>>()),
+            Upstream::Rpm(archive) => archive.publish(new, true),
+        }
+        let collected = self.collect(&[&self.database()]);
+        self.centre.publish(&self.centre.bundle(&collected, version));
+    }
+
     /// What its bundles are built for.
     pub fn variant(&self) -> Variant {
         match self.backend {

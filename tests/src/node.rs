@@ -217,6 +217,15 @@ impl Node {
         fs::write(path, content).expect("a file on the node");
     }
 
+    /// Writes a file that can be run.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn script(&self, path: &str, text: &str) {
+        self.write(path, text);
+        fs::set_permissions(self.path(path), fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+
     /// Reads a file; empty if there is none.
     pub fn read(&self, path: &str) -> String {
         fs::read_to_string(self.path(path)).unwrap_or_default()

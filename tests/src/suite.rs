@@ -33,7 +33,7 @@ pub struct Row {
 pub type Case = (&'static str, fn(Backend) -> Row);
 
 /// All of them, in the order of the table.
-pub const CASES: [Case; 13] = [
+pub const CASES: [Case; 17] = [
     ("nothing is wrong", nothing_is_wrong),
     ("second run", second_run),
     ("missing dependency", missing_dependency),
@@ -47,6 +47,10 @@ pub const CASES: [Case; 13] = [
     ("lock held", lock_held),
     ("kill -9 of everything", killed),
     ("kill -9 of the agent alone", agent_killed),
+    ("way back: failing post script", back_after_post),
+    ("way back: unhealthy afterwards", back_after_check),
+    ("way back: killed half-way back", back_after_kill),
+    ("way back: a version is not kept", no_way_back),
 ];
 
 const UNTOUCHED: &str = "untouched";
@@ -327,6 +331,19 @@ fn interrupted(backend: Backend) -> World {
     world
 }
 
+/// Kills what the agent started.
+fn kill_left_behind(world: &World) {
+    wait_for("everything to be dead", || {
+        let left = world.left_behind();
+        for pid in &left {
+            // It may have ended meanwhile.
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        left.is_empty()
+    });
+}
+
 /// The next run after an interruption brings the install to its end.
 fn goes_on(world: &World) -> Row {
     let done = run(&mut world.node.prestage(["install"])).expect(0);
@@ -339,15 +356,7 @@ fn goes_on(world: &World) -> Row {
 /// The agent, the package manager and the script that it runs die together, as when the power goes.
 fn killed(backend: Backend) -> Row {
     let world = interrupted(backend);
-    wait_for("everything to be dead", || {
-        let left = world.left_behind();
-        for pid in &left {
-            // It may have ended meanwhile.
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
-        }
-        left.is_empty()
-    });
+    kill_left_behind(&world);
     assert!(!world.node.path("/ran-to-its-end").exists());
     world.node.write("/go", "");
     goes_on(&world)
@@ -363,4 +372,103 @@ fn agent_killed(backend: Backend) -> Row {
     world.configure("");
     world.node.write("/go", "");
     goes_on(&world)
+}
+
+/// A world that was patched once, so that the packages of its bundle are kept, and to which the next bundle is offered:
+/// `till-app` comes with a new package, and `last` is the third update.
+fn patched_once(backend: Backend, last: Package) -> World {
+    patched_with(world(backend), last)
+}
+
+fn patched_with(world: World, last: Package) -> World {
+    agent(&world, &["run"]).expect(0);
+    assert_patched(&world);
+    let next = [
+        Package::new("till-lib", "3.0").config("/etc/till.conf", "currency = XXX\n"),
+        Package::new("till-app", "3.0").needs("till-lib", Some("3.0")).needs("till-more", Some("3.0")),
+        Package::new("till-more", "3.0").needs("till-lib", Some("3.0")),
+        last,
+    ];
+    world.publish(&next, "20261123-2");
+    fetch(&world);
+    let plan = world.node.status().status.plan.expect("a plan");
+    assert_eq!(plan.packages, 4, "{:?}", plan.kept_back);
+    world
+}
+
+/// The node is as the first bundle left it, by inventory and by the files of its packages.
+#[track_caller]
+fn assert_back(world: &World, before: &Image) -> String {
+    let proof = assert_patched(world);
+    assert_eq!(world.version("till-more"), "", "what came with the install has gone");
+    // Databases and logs have grown; what packages own is the same.
+    let of_packages = |path: &str| path.starts_with("/etc/till") || path.starts_with("/usr/share/till");
+    let different: Vec<String> =
+        before.differences(&world.node.image()).into_iter().filter(|line| of_packages(line)).collect();
+    assert!(different.is_empty(), "{different:?}");
+    proof
+}
+
+fn back_after_post(backend: Backend) -> Row {
+    let broken = Package::new("till-data", "3.0").payload(1000).after("echo the till is on fire >&2; exit 1");
+    let world = patched_once(backend, broken);
+    let before = world.node.image();
+    let failed = install(&world).expect(4).says(&["till-data", "as it was"]);
+    let proof = assert_back(&world, &before);
+    assert_eq!(world.node.status().status.state, State::Failed);
+    // It is not tried again, and the node is not half done.
+    let again = agent(&world, &["install"]);
+    assert!(again.code != Some(0), "{again}");
+    assert_back(&world, &before);
+    row("install", &failed, "put back", proof)
+}
+
+/// A health hook that says no to the new version alone.
+const UNHEALTHY: &str =
+    "#!/bin/sh\nif grep -q XXX /etc/till.conf; then echo no such currency >&2; exit 1; fi\n";
+
+fn back_after_check(backend: Backend) -> Row {
+    let world = patched_once(backend, Package::new("till-data", "3.0").payload(1000));
+    world.node.script("/etc/prestage/hooks.d/health/10-currency", UNHEALTHY);
+    let before = world.node.image();
+    let failed = install(&world).expect(5).says(&["no such currency", "rolled back"]);
+    let proof = assert_back(&world, &before);
+    assert_eq!(world.node.status().status.state, State::Failed);
+    row("install", &failed, "put back", proof)
+}
+
+/// The power goes while the packages from before are put back, in a script of one of them.
+fn back_after_kill(backend: Backend) -> Row {
+    let wait = "if [ -e /slow ]; then touch /reached; while [ -e /slow ]; do sleep 0.05; done; touch /ran-to-its-end; fi";
+    let slow = Package::new("till-data", "2.0").payload(LARGE).after(wait);
+    let world =
+        patched_with(world_with(backend, slow, "till-data"), Package::new("till-data", "3.0").payload(1000));
+    world.node.script("/etc/prestage/hooks.d/health/10-currency", UNHEALTHY);
+    let before = world.node.image();
+    world.node.write("/slow", "");
+    let agent = Running::start(&mut world.node.prestage(["install", "--now"]));
+    wait_for("the script to begin", || world.node.path("/reached").exists());
+    agent.kill();
+    kill_left_behind(&world);
+    fs::remove_file(world.node.path("/slow")).expect("it was there");
+    assert!(!world.node.path("/ran-to-its-end").exists());
+    let done = run(&mut world.node.prestage(["install"])).expect(5);
+    let proof = assert_back(&world, &before);
+    row("install, next", &done, "put back", proof)
+}
+
+fn no_way_back(backend: Backend) -> Row {
+    let broken = Package::new("till-data", "3.0").payload(1000).after("echo the till is on fire >&2; exit 1");
+    let world = patched_once(backend, broken);
+    let kept = world.node.path("/var/lib/prestage/private/kept");
+    let lib = fs::read_dir(&kept).expect("kept packages").flatten().map(|e| e.path());
+    let lib =
+        lib.into_iter().find(|p| p.to_string_lossy().contains("till-lib")).expect("the library is kept");
+    fs::remove_file(lib).expect("a kept package");
+    let failed = install(&world).expect(6).says(&["till-data", "no file is kept", "till-lib 2.0"]);
+    // Half a way back is none: what had succeeded stays.
+    let inventory = world.inventory();
+    assert_eq!((inventory["till-lib"].as_str(), inventory["till-app"].as_str()), ("3.0", "3.0"));
+    assert_eq!(world.node.status().status.state, State::NeedsPerson);
+    row("install", &failed, "needs a person, said so", "till-lib and till-app 3.0".into())
 }
