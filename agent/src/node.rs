@@ -14,7 +14,7 @@ use crate::cli::Options;
 use crate::config::{self, Mirror, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{Client, Folder, HttpMirror, Transport, authorization};
-use crate::packages::{Apt, Dnf, Flavour, Kept, PackageManager};
+use crate::packages::{Apt, DNF5_ALONE, Dnf, Flavour, Kept, PackageManager};
 use crate::render::Renderer;
 
 /// A node.
@@ -249,11 +249,13 @@ fn family(root: &Path) -> Result<Found> {
         return Ok(Found::Apt);
     }
     Flavour::detect(root).map(Found::Rpm).ok_or_else(|| {
-        Error::new(
-            Exit::Config,
-            "no package manager that prestage knows (apt, dnf 4, yum) was found",
-            "where there is dnf 5 alone, install dnf 4 beside it (package dnf4 or dnf)",
-        )
+        let what = "no package manager that prestage knows (apt, dnf 4, yum) was found";
+        let cure = if host::command::Command::exists(root, "dnf5") {
+            DNF5_ALONE
+        } else {
+            "zypper and others are not supported yet"
+        };
+        Error::new(Exit::Config, what, cure)
     })
 }
 

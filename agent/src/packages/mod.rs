@@ -16,7 +16,7 @@ pub use apt::Apt;
 pub use apt::read_everything as read_everything_of_apt;
 #[cfg(fuzzing)]
 pub use dnf::read_everything as read_everything_of_dnf;
-pub use dnf::{Dnf, Flavour};
+pub use dnf::{DNF5_ALONE, Dnf, Flavour};
 pub use kept::{Kept, WayBack};
 
 use crate::error::Result;

@@ -1,7 +1,7 @@
 # What dnf 4 would do with one repository, from its metadata alone: one JSON object on standard output. Nothing on the node
 # changes. Run by the node's own Python for dnf. Arguments: a configuration file, a folder for dnf's own files.
 #
-# What is in it: Plan of dnf.rs. `upgrade` with best=0 and without erasing is what `dnf upgrade` does there too.
+# What is in it: Plan of plan.rs. `upgrade` with best=0 and without erasing is what `dnf upgrade` does there too.
 import json
 import os
 import shutil
