@@ -92,8 +92,13 @@ macro_rules! common {
             }
 
             #[test]
-            fn without_the_file_of_each_version_nothing_is_put_back() {
+            fn a_first_install_is_undone_with_what_the_package_manager_has_in_its_cache() {
                 run(16);
+            }
+
+            #[test]
+            fn without_the_file_of_each_version_nothing_is_put_back() {
+                run(17);
             }
         }
     )*};

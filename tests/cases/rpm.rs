@@ -20,7 +20,7 @@ fn world() -> World {
 
 #[test]
 fn kernels_stay_side_by_side_up_to_the_nodes_limit() {
-    let kernel = |version| Package::new("kernel", version).provides("installonlypkg(kernel)");
+    let kernel = |version| Package::new("kernel", version).tag("Provides", "installonlypkg(kernel)");
     let old = [kernel("5.1"), kernel("5.2"), kernel("5.3")];
     let world = World::with(Backend::Dnf, &old, &[], &[kernel("5.4")]);
     // dnf keeps the kernel that runs, and may not know which that is on a test machine.
@@ -38,7 +38,7 @@ fn an_obsoleted_package_goes() {
         Backend::Dnf,
         &[Package::new("till-old", "1.0"), Package::new("till-app", "1.0")],
         &[],
-        &[Package::new("till-new", "1.0").obsoletes("till-old"), Package::new("till-app", "2.0")],
+        &[Package::new("till-new", "1.0").tag("Obsoletes", "till-old"), Package::new("till-app", "2.0")],
     );
     run(&mut world.node.prestage(["run"])).expect(0);
     assert_eq!(
@@ -165,9 +165,7 @@ const UPDATEINFO: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 #[test]
 fn security_alone_is_what_an_advisory_names_and_the_index_tells_which() {
     let world = world();
-    let file = world.sandbox.path().join("updateinfo.xml");
-    std::fs::write(&file, UPDATEINFO).expect("advisories");
-    succeed(command("modifyrepo_c").arg(&file).arg(world.sandbox.path().join("archive/repodata")));
+    world.rpm_archive().describe("updateinfo", UPDATEINFO);
     let output = world.sandbox.path().join("security");
     succeed(world.collector(&output).arg("--security").arg("--inventory").arg(world.database()));
     assert_eq!(pool(&output), ["till-app-2.0-1.noarch.rpm"]);
@@ -177,6 +175,106 @@ fn security_alone_is_what_an_advisory_names_and_the_index_tells_which() {
     let told: Vec<_> =
         index.advisories["till-app"].iter().map(|a| (a.id.as_str(), a.severity.as_str())).collect();
     assert_eq!(told, [("CVE-2026-12345", "important"), ("TEST-2026:0001", "important")]);
+}
+
+/// A stream of the module `till` and its packages, as the repository describes it.
+fn stream(stream: &str, package: &str) -> String {
+    format!(
+        "---\ndocument: modulemd\nversion: 2\ndata:\n  name: till\n  stream: \"{stream}\"\n  version: 1\n  context: 01234567\n\
+         \x20 arch: x86_64\n  summary: x\n  description: x\n  license:\n    module: [MIT]\n  api:\n    rpms: [till-app]\n\
+         \x20 artifacts:\n    rpms: [\"{package}\"]\n...\n"
+    )
+}
+
+#[test]
+fn a_node_stays_in_its_module_stream_and_the_bundle_has_what_each_stream_needs() {
+    let app = |version, label| Package::new("till-app", version).tag("ModularityLabel", label);
+    let (first, second) = ("till:1:1:01234567", "till:2:1:01234567");
+    let old = [app("1.0", first), Package::new("till-lib", "1.0")];
+    let world = World::with(Backend::Dnf, &old, &[], &[Package::new("till-lib", "2.0")]);
+    world
+        .node
+        .write("/etc/dnf/modules.d/till.module", "[till]\nname=till\nstream=1\nprofiles=\nstate=enabled\n");
+    let archive = world.rpm_archive();
+    archive.publish(&[app("1.1", first), app("2.1", second)], true);
+    let streams = stream("1", "till-app-0:1.1-1.noarch") + &stream("2", "till-app-0:2.1-1.noarch");
+    let unneeded = stream("3", "till-app-0:3.1-1.noarch");
+    let default =
+        "---\ndocument: modulemd-defaults\nversion: 1\ndata:\n  module: till\n  stream: \"2\"\n...\n";
+    archive.describe("modules", &format!("{streams}{unneeded}{default}"));
+    // A database says of each package of which stream it is; so nobody must send the node's configuration along.
+    let other = world.other_inventory(&[app("2.0", second)]);
+    let collected = world.collect(&[&world.database(), &other]);
+    assert_eq!(
+        pool(&collected),
+        ["till-app-1.1-1.noarch.rpm", "till-app-2.1-1.noarch.rpm", "till-lib-2.0-1.noarch.rpm"]
+    );
+    let text = std::fs::read_to_string(collected.join("collected.json")).expect("a collection");
+    assert!(
+        text.contains("modulemd-defaults")
+            && text.contains("till-app-0:2.1")
+            && !text.contains("till-app-0:3.1")
+    );
+    world.centre.publish(&world.centre.bundle(&collected, "20261123-2"));
+    assert!(world.centre.index().metadata().any(|m| m.path.as_str().starts_with("repodata/modules")));
+    run(&mut world.node.prestage(["run"])).expect(0);
+    // 2.1 is the newer one, and of the other stream.
+    assert_eq!((world.version("till-app").as_str(), world.version("till-lib").as_str()), ("1.1", "2.0"));
+}
+
+#[test]
+fn weak_dependencies_come_unless_the_node_has_said_no_or_the_archive_has_none() {
+    let app =
+        || Package::new("till-app", "2.0").tag("Recommends", "till-weak").tag("Recommends", "till-nowhere");
+    let new = [app(), Package::new("till-weak", "1.0")];
+    let world = World::with(Backend::Dnf, &old(), &[], &new);
+    let conf = world.node.read("/etc/dnf/dnf.conf");
+    world.node.write("/etc/dnf/dnf.conf", format!("{conf}install_weak_deps=0\n"));
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    assert_eq!(world.node.status().status.plan.expect("a plan").packages, 1);
+    world.node.write("/etc/dnf/dnf.conf", conf);
+    run(&mut world.node.prestage(["run"])).expect(0);
+    assert_eq!((world.version("till-app").as_str(), world.version("till-weak").as_str()), ("2.0", "1.0"));
+}
+
+#[test]
+fn a_reboot_is_asked_for_when_the_distribution_does() {
+    for (name, wanted) in [("glibc", true), ("till-app", false)] {
+        let new = [Package::new(name, "2.0")];
+        let world = World::with(Backend::Dnf, &[Package::new(name, "1.0")], &[], &new);
+        run(&mut world.node.prestage(["run"])).expect(0);
+        assert_eq!(world.version(name), "2.0");
+        assert_eq!(world.node.status().status.reboot_required, wanted, "{name}");
+    }
+}
+
+#[test]
+fn kernels_and_obsoleted_packages_come_back_too() {
+    let kernel = |version| Package::new("kernel", version).tag("Provides", "installonlypkg(kernel)");
+    let old = [kernel("5.1"), kernel("5.2"), kernel("5.3"), Package::new("till-old", "1.0")];
+    let new = [kernel("5.4"), Package::new("till-new", "1.0").tag("Obsoletes", "till-old")];
+    let world = World::with(Backend::Dnf, &old, &[], &new);
+    world.fill_cache(&old);
+    let before = world.inventory();
+    world
+        .node
+        .script("/etc/prestage/hooks.d/health/10-never", "#!/bin/sh\nrpm -q till-new >/run/seen; exit 1\n");
+    run(&mut world.node.prestage(["run"])).expect(5);
+    assert_eq!(world.node.read("/run/seen"), "till-new-1.0-1.noarch\n", "it was installed once");
+    assert_eq!(world.inventory(), before);
+    assert_eq!(world.complaints(), "");
+}
+
+#[test]
+fn a_node_with_dnf_5_alone_is_refused_with_words_and_not_touched() {
+    let world = world();
+    for program in ["dnf", "dnf-3", "yum"] {
+        let _ = std::fs::remove_file(world.node.path(&format!("/usr/bin/{program}")));
+    }
+    world.node.script("/usr/bin/dnf5", "#!/bin/sh\ntouch /was-run\n");
+    let before = world.node.image();
+    run(&mut world.node.prestage(["run"])).expect(78).says(&["dnf 5", "install dnf 4 beside it"]);
+    world.node.assert_is(&before);
 }
 
 #[test]
@@ -234,7 +332,11 @@ fn one_command_builds_every_variant_of_a_build_file_and_one_that_fails_holds_up_
         index.bundle.sha256
     };
     let first = [digest(&apt), digest(&rpm)];
-    // Again, with what was kept of the first time: the same bytes.
+    // Again, with what was kept of the first time: the same bytes, and no package is downloaded twice.
+    let packages = |asked: Vec<String>| asked.iter().filter(|p| p.ends_with(".rpm")).count();
+    let before = packages(rpm.rpm_archive().asked());
+    assert!(before > 0);
     build();
     assert_eq!([digest(&apt), digest(&rpm)], first);
+    assert_eq!(packages(rpm.rpm_archive().asked()), before);
 }

@@ -50,8 +50,8 @@ pub struct Package {
     config: Option<(&'static str, &'static str)>,
     /// Before (true) or after its files are there; what the shell does.
     scripts: Vec<(bool, &'static str)>,
-    obsoletes: Option<&'static str>,
-    provides: Option<&'static str>,
+    /// RPM only: further tags.
+    tags: Vec<(&'static str, &'static str)>,
 }
 
 impl Package {
@@ -64,8 +64,7 @@ impl Package {
             payload: 0,
             config: None,
             scripts: Vec::new(),
-            obsoletes: None,
-            provides: None,
+            tags: Vec::new(),
         }
     }
 
@@ -104,17 +103,10 @@ impl Package {
         self
     }
 
-    /// It takes the place of another one. RPM only.
+    /// A tag that only RPM has, such as `Obsoletes`.
     #[must_use]
-    pub fn obsoletes(mut self, name: &'static str) -> Self {
-        self.obsoletes = Some(name);
-        self
-    }
-
-    /// It provides a name. RPM only.
-    #[must_use]
-    pub fn provides(mut self, name: &'static str) -> Self {
-        self.provides = Some(name);
+    pub fn tag(mut self, name: &'static str, value: &'static str) -> Self {
+        self.tags.push((name, value));
         self
     }
 
@@ -145,10 +137,8 @@ impl Package {
             rpm =
                 rpm.tag("Requires", &least.map_or((*name).to_owned(), |least| format!("{name} >= {least}")));
         }
-        for (tag, value) in [("Obsoletes", self.obsoletes), ("Provides", self.provides)] {
-            if let Some(value) = value {
-                rpm = rpm.tag(tag, value);
-            }
+        for (name, value) in &self.tags {
+            rpm = rpm.tag(name, value);
         }
         if self.payload > 0 {
             rpm = rpm.payload(self.payload);
@@ -214,6 +204,22 @@ impl RpmArchive {
             self.sign(&files);
         }
         self.index();
+    }
+
+    /// Adds a file of metadata of a type that dnf knows, such as `updateinfo` or `modules`, to what was published last.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn describe(&self, kind: &str, text: &str) {
+        let file = self.folder.join(format!("{kind}.in"));
+        fs::write(&file, text).expect("a file of metadata");
+        let mut modify = command("modifyrepo_c");
+        succeed(modify.arg(format!("--mdtype={kind}")).arg(&file).arg(self.folder.join("repodata")));
+    }
+
+    /// What was asked of it: paths, in order.
+    pub fn asked(&self) -> Vec<String> {
+        self.server.exchanges().into_iter().map(|e| e.path).collect()
     }
 
     /// Writes the repository's metadata anew.
@@ -316,6 +322,20 @@ impl World {
         self.centre.publish(&self.centre.bundle(&collected, version));
     }
 
+    /// Puts packages where the node's package manager keeps those that it has installed.
+    pub fn fill_cache(&self, packages: &[Package]) {
+        match &self.upstream {
+            Upstream::Apt(_) => {
+                let cache = self.node.path("/var/cache/apt/archives");
+                packages.iter().for_each(|p| drop(p.deb().build(&cache)));
+            }
+            Upstream::Rpm(archive) => {
+                let cache = self.node.path("/var/cache/dnf/vendor-0123456789abcdef/packages");
+                archive.sign(&packages.iter().map(|p| p.rpm().build(&cache)).collect::<Vec<_>>());
+            }
+        }
+    }
+
     /// What its bundles are built for.
     pub fn variant(&self) -> Variant {
         match self.backend {
@@ -338,7 +358,11 @@ impl World {
         })
     }
 
-    fn other_inventory(&self, other: &[Package]) -> PathBuf {
+    /// The inventory of another node, which has these packages.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn other_inventory(&self, other: &[Package]) -> PathBuf {
         let path = self.sandbox.path().join("other");
         match self.backend {
             Backend::Apt => {

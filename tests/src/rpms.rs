@@ -88,6 +88,11 @@ impl Rpm {
             let is_config = self.configs.contains(path);
             listed.push_str(&format!("{}{path}\n", if is_config { "%config(noreplace) " } else { "" }));
         }
+        // As packages do with folders of their own, so that they go with them.
+        let own = format!("/usr/share/{}", self.name);
+        if self.files.iter().any(|(path, _)| path.starts_with(&format!("{own}/"))) {
+            listed.push_str(&format!("%dir {own}\n"));
+        }
         let spec = work.path().join("package.spec");
         let text = format!(
             "Name: {}\nVersion: {}\nRelease: 1\nSummary: made for a test\nLicense: none\nBuildArch: noarch\nAutoReqProv: no\n{}\

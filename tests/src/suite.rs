@@ -33,7 +33,7 @@ pub struct Row {
 pub type Case = (&'static str, fn(Backend) -> Row);
 
 /// All of them, in the order of the table.
-pub const CASES: [Case; 17] = [
+pub const CASES: [Case; 18] = [
     ("nothing is wrong", nothing_is_wrong),
     ("second run", second_run),
     ("missing dependency", missing_dependency),
@@ -50,6 +50,7 @@ pub const CASES: [Case; 17] = [
     ("way back: failing post script", back_after_post),
     ("way back: unhealthy afterwards", back_after_check),
     ("way back: killed half-way back", back_after_kill),
+    ("way back: from the package manager's cache", back_from_the_cache),
     ("way back: a version is not kept", no_way_back),
 ];
 
@@ -401,12 +402,17 @@ fn patched_with(world: World, last: Package) -> World {
 fn assert_back(world: &World, before: &Image) -> String {
     let proof = assert_patched(world);
     assert_eq!(world.version("till-more"), "", "what came with the install has gone");
-    // Databases and logs have grown; what packages own is the same.
+    assert_files(world, before);
+    proof
+}
+
+/// What the packages of the cases own is as it was. Databases and logs have grown.
+#[track_caller]
+fn assert_files(world: &World, before: &Image) {
     let of_packages = |path: &str| path.starts_with("/etc/till") || path.starts_with("/usr/share/till");
     let different: Vec<String> =
         before.differences(&world.node.image()).into_iter().filter(|line| of_packages(line)).collect();
     assert!(different.is_empty(), "{different:?}");
-    proof
 }
 
 fn back_after_post(backend: Backend) -> Row {
@@ -455,6 +461,19 @@ fn back_after_kill(backend: Backend) -> Row {
     let done = run(&mut world.node.prestage(["install"])).expect(5);
     let proof = assert_back(&world, &before);
     row("install, next", &done, "put back", proof)
+}
+
+/// The first install of a node: nothing is kept yet, but its package manager has what it installed.
+fn back_from_the_cache(backend: Backend) -> Row {
+    let broken = Package::new("till-data", "2.0").payload(1000).after("echo the till is on fire >&2; exit 1");
+    let world = world_with(backend, broken, "till-data");
+    world.fill_cache(&old());
+    fetch(&world);
+    let before = world.node.image();
+    let failed = install(&world).expect(4).says(&["till-data", "as it was"]);
+    assert_files(&world, &before);
+    assert_eq!(world.complaints(), "");
+    row("install", &failed, "put back", assert_versions(&world, ["1.0", "1.0", "1.0", ""]))
 }
 
 fn no_way_back(backend: Backend) -> Row {

@@ -1,11 +1,7 @@
 # What one inventory needs of RPM repositories, by dnf's own resolver, and its download: one JSON object on standard output.
 # The argument is a JSON object too; dnf.rs writes it and reads the answer. Signatures of packages are not checked here but
 # there, for all of them at once; checksums are, by dnf.
-import bz2
-import gzip
 import json
-import lzma
-import subprocess
 import sys
 
 import dnf
@@ -19,14 +15,6 @@ class GivenKeysOnly(object):
     """Metadata may be signed with the keys that were given, all of which were named as gpgkey."""
     def _confirm(self, *_):
         return True
-
-
-def read(path):
-    if path.endswith(".zst"):
-        return subprocess.check_output(["zstd", "-dcq", path]).decode()
-    opener = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}.get(path[path.rfind("."):], open)
-    with opener(path, "rb") as f:
-        return f.read().decode()
 
 
 def evr(package):
@@ -130,19 +118,19 @@ kept = sorted(set(p.name for p in base.sack.query().upgrades().latest() if (p.na
     if not listed and not ask["security"] else []
 replaced = set((p.name, p.arch) for p in coming)
 removed = sorted(p.name for p in going if (p.name, p.arch) not in replaced)
-modules = []
+releases = [{"id": repo.id, "name": repo.name or repo.id, "date": int(repo._repo.getMaxTimestamp())}
+            for repo in base.repos.iter_enabled()]
+# Of the streams whose packages come, as libmodulemd writes them, whatever the repository's own layout is; and which stream of
+# such a module is the default one.
 artifacts = set("%s-%s:%s-%s.%s" % (p.name, p.epoch, p.version, p.release, p.arch) for p in coming)
-releases = []
-for repo in base.repos.iter_enabled():
-    releases.append({"id": repo.id, "name": repo.name or repo.id, "date": int(repo._repo.getMaxTimestamp())})
-    path = repo.get_metadata_path("modules")
-    if path:
-        modules += [(text, set(line.strip(" -\n\"'") for line in text.splitlines()))
-                    for text in ("\n" + read(path)).split("\n---")]
-wanted = [text for text, lines in modules if lines & artifacts]
-streams = set(line.split(":", 1)[1].strip() for text in wanted for line in text.splitlines() if line.startswith("  name:"))
-wanted += [text for text, lines in modules if "document: modulemd-defaults" in lines and
-           any("module: " + name in lines for name in streams)]
+container = base._moduleContainer
+streams = [m for m in (container.getModulePackages() if container else []) if set(m.getArtifacts()) & artifacts]
+modules = [m.getYaml() for m in sorted(streams, key=lambda m: m.getFullIdentifier())]
+for name in sorted(set(m.getName() for m in streams)):
+    default = container.getDefaultStream(name)
+    if default:
+        modules.append("---\ndocument: modulemd-defaults\nversion: 1\ndata:\n  module: %s\n  stream: %s\n...\n" % (
+            json.dumps(name), json.dumps(default)))
 json.dump({"releases": releases, "needed": needed, "kept_back": kept, "removed": removed,
            "installed": len(listed) or len(base.sack.query().installed()),
-           "modules": ["---" + text.rstrip("\n").rsplit("\n...", 1)[0] + "\n...\n" for text in wanted]}, sys.stdout)
+           "modules": modules}, sys.stdout)
