@@ -5,34 +5,19 @@
 # resolved for an inventory. The packages are made here, of random bytes, with the sizes of a real distribution's (a few
 # large, many small); how long both take does not depend on what is in them. Prints a table in markdown. Needs root.
 # usage: bench-rpm.sh [ROUNDS]
-# shellcheck disable=SC2129
+# shellcheck disable=SC2129  # one log for many commands
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 need_root "the bench"
 
 rounds=${1:-3}
-bin=${PRESTAGE_BIN:-$project/target/release}
-for program in prestage-build prestage-lab; do
-    [ -x "$bin/$program" ] || die "$bin/$program is not there: run make bench-rpm, which builds it"
-done
-build=$bin/prestage-build
+need_programs bench-rpm prestage-build prestage-lab
+begin bench-rpm
 count=600
-keep=$cache/bench-rpm-$(short_hash <"$0")
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/prestage-bench-rpm.XXXXXX")
-pids=()
-finish() {
-    local code=$?
-    set +e
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
-    for home in "$keep.new/gpg" "$keep/gpg"; do [ ! -d "$home" ] || GNUPGHOME=$home gpgconf --kill all 2>/dev/null; done
-    [ "$code" -eq 0 ] || tail -n 30 "$work/log" >&2
-    rm -rf --one-file-system "$work"
-    exit "$code"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-: >"$work/log"
+# Another number where the packages are made in another way.
+keep=$cache/bench-rpm-$count-1
+gpg_homes+=("$keep.new/gpg" "$keep/gpg")
 
 if [ ! -d "$keep" ]; then
     say "making $count packages; this is done once"
@@ -56,23 +41,20 @@ if [ ! -d "$keep" ]; then
     } >"$work/bench.spec"
     HOME=$work rpmbuild --quiet -bb --define "_topdir $work/build" --define "_rpmdir $keep.new/vendor/Packages" \
         --define '_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm' --define '__os_install_post %{nil}' \
-        --define '_binary_payload w1.gzdio' "$work/bench.spec" >>"$work/log" 2>&1
+        --define '_binary_payload w1.gzdio' "$work/bench.spec" >>"$log" 2>&1
     find "$keep.new/vendor/Packages" -name '*.rpm' -print0 | xargs -0 rpmsign --define '__gpg /usr/bin/gpg' \
-        --define '_gpg_name Bench Vendor' --define "_gpg_path $keep.new/gpg" --addsign >>"$work/log" 2>&1
-    createrepo_c --quiet --no-database "$keep.new/vendor" >>"$work/log" 2>&1
+        --define '_gpg_name Bench Vendor' --define "_gpg_path $keep.new/gpg" --addsign >>"$log" 2>&1
+    createrepo_c --quiet --no-database "$keep.new/vendor" >>"$log" 2>&1
     GNUPGHOME=$keep.new/gpg gpgconf --kill all
     mv "$keep.new" "$keep"
     rm -rf "$work/tree" "$work/build"
 fi
 export GNUPGHOME=$keep/gpg
-: >"$work/server.log"
-python3 -u -m http.server --bind 127.0.0.1 --directory "$keep/vendor" 0 >"$work/server.log" 2>&1 &
-pids+=($!)
-until url=$(grep -o 'http://[0-9.:]*' "$work/server.log" | head -n 1) && [ -n "$url" ]; do kill -0 "${pids[0]}"; done
-printf '[vendor]\nname=Bench\nbaseurl=%s/\nenabled=1\n' "$url" >"$work/vendor.repo"
+listen vendor python3 -u -m http.server --bind 127.0.0.1 --directory "$keep/vendor" 0
+printf '[vendor]\nname=Bench\nbaseurl=%s/\nenabled=1\n' "${served_url%/}" >"$work/vendor.repo"
 cat "$keep"/vendor/Packages/*.rpm >/dev/null
 
-for role in root targets bundles snapshot timestamp; do "$build" key new "$work/$role.key" >>"$work/log" 2>&1; done
+for role in root targets bundles snapshot timestamp; do "$build" key new "$work/$role.key" >>"$log" 2>&1; done
 cat >"$work/ordinary" <<'SH'
 set -e
 url=$1 out=$2
@@ -94,17 +76,16 @@ build=$1 work=$2 out=$3 keep=$4
 "$build" -q sign "$work/repository" "$out/bundle" --key "$work/bundles.key"
 SH
 measure() {
-    "$bin/prestage-lab" measure "$work/measured" "$@" >>"$work/log" 2>&1 </dev/null
+    "$bin/prestage-lab" measure "$work/measured" "$@" >>"$log" 2>&1 </dev/null
     read -r seconds cpu _ <"$work/measured"
 }
-median() { sort -g | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 say "$rounds rounds"
 for _ in $(seq "$rounds"); do
     rm -rf "$work/ordinary.out" "$work/ours.out" "$work/repository" "$work/repository.pending"
-    measure bash "$work/ordinary" "$url/" "$work/ordinary.out"
+    measure bash "$work/ordinary" "$served_url" "$work/ordinary.out"
     echo "$cpu $seconds" >>"$work/ordinary.times"
     "$build" root init "$work/repository" --root-key "$work/root.key" --targets-key "$work/targets.key" \
-        --bundles-key "$work/bundles.key" --snapshot-key "$work/snapshot.key" --timestamp-key "$work/timestamp.key" >>"$work/log" 2>&1
+        --bundles-key "$work/bundles.key" --snapshot-key "$work/snapshot.key" --timestamp-key "$work/timestamp.key" >>"$log" 2>&1
     measure bash "$work/ours" "$build" "$work" "$work/ours.out" "$keep"
     echo "$cpu $seconds" >>"$work/ours.times"
 done

@@ -12,29 +12,10 @@ set -euo pipefail
 need_root "the bench"
 
 rounds=${1:-5}
-bin=${PRESTAGE_BIN:-$project/target/release}
-for program in prestage prestage-build prestage-lab; do
-    [ -x "$bin/$program" ] || die "$bin/$program is not there: run make bench, which builds it"
-done
-agent=$bin/prestage build=$bin/prestage-build
-
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/prestage-bench.XXXXXX")
-log=$work/log
-pids=() mounts=()
+need_programs bench prestage prestage-build prestage-lab
+begin bench
+agent=$bin/prestage
 declare -A peak build_peak
-finish() {
-    local code=$?
-    set +e
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
-    wait 2>/dev/null
-    for node in "${mounts[@]}"; do umount "$node"; done
-    GNUPGHOME=$work/gpg gpgconf --kill all 2>/dev/null
-    [ "$code" -eq 0 ] || { printf '\nThe bench failed (exit %s). The end of its log:\n' "$code" >&2; tail -n 40 "$log" >&2; }
-    rm -rf --one-file-system "$work"
-    exit "$code"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
 
 # Runs and measures a command that must end with code 0, or the codes of $allowed; sets seconds, cpu, kib.
 allowed=0
@@ -45,7 +26,6 @@ measure() {
     [[ " $allowed " == *" $code "* ]] || { echo "exit code $code" >>"$log"; return 1; }
     read -r seconds cpu _ kib <"$work/measured"
 }
-median() { sort -g | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 mib() { awk -v b="$1" 'BEGIN { printf "%.1f MiB", b / 1048576 }'; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f (1/%.1f)", a / b, b / a }'; }
 
@@ -63,18 +43,6 @@ configure() {
     printf '[node]\nid = "bench-%s"\n[repository]\nmirrors = ["%s"]\n[fetch]\npaced = false\n' "$1" "$2" >"$work/$1/etc/prestage/agent.toml"
     cp "$3/metadata/1.root.json" "$work/$1/etc/prestage/root.json"
 }
-listen() {
-    local name=$1 deadline=$((SECONDS + 20))
-    shift
-    : >"$work/$name.log"
-    "$@" >>"$work/$name.log" 2>&1 </dev/null &
-    pids+=($!)
-    until served_url=$(grep -o 'http://[^ ]*' "$work/$name.log"); do
-        [ "$SECONDS" -lt "$deadline" ] || die "$name did not say where it listens"
-    done
-}
-
-: >"$log"
 keep=$cache/bench
 mkdir -p "$keep" "$work/gpg"
 chmod 700 "$work/gpg"

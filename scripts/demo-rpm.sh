@@ -11,66 +11,9 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 need_root "the demo"
 
-bin=${PRESTAGE_BIN:-$project/target/release}
-for program in prestage prestage-build prestage-lab; do
-    [ -x "$bin/$program" ] || die "$bin/$program is not there: run make demo-rpm, which builds it"
-done
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/prestage-demo-rpm.XXXXXX")
-log=$work/log node=$work/node repo=$work/repository
-pids=()
-finish() {
-    local code=$?
-    set +e
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
-    wait 2>/dev/null
-    mountpoint -q "$node" && umount "$node"
-    GNUPGHOME=$work/gpg gpgconf --kill all 2>/dev/null
-    [ "$code" -eq 0 ] || { printf '\nThe demo failed (exit %s). The end of its log:\n' "$code" >&2; tail -n 60 "$log" >&2; }
-    rm -rf --one-file-system "$work"
-    exit "$code"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-fail() {
-    printf 'FAILED: %s\n' "$*" | tee -a "$log" >&2
-    exit 1
-}
-# usage: step NAME COMMAND...
-step() {
-    local name=$1 code=0
-    shift
-    say "$name: ${*//$work\//}"
-    printf '\n$ %s\n' "$*" >>"$log"
-    printf '%s\t%s\n' "$name" "${*//$work\//}" >>"$work/commands"
-    "$bin/prestage-lab" measure "$work/$name.measure" "$@" >"$work/$name.out" 2>>"$log" </dev/null || code=$?
-    cat "$work/$name.out" >>"$log"
-    [ "$code" -eq 0 ] || fail "$name ended with exit code $code"
-}
-listen() {
-    local name=$1 deadline=$((SECONDS + 20))
-    shift
-    : >"$work/$name.log"
-    "$@" >>"$work/$name.log" 2>&1 </dev/null &
-    pids+=($!)
-    until served_url=$(sed -n 's/.*\(http:\/\/[^ )]*\).*/\1/p' "$work/$name.log" | head -n 1) && [ -n "$served_url" ]; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "$name did not say where it listens: $(cat "$work/$name.log")"
-    done
-}
-wire() {
-    local deadline=$((SECONDS + 20))
-    until [ "$(grep -c '^opened' "$work/wire.log")" = "$(grep -c '^closed' "$work/wire.log")" ]; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "a connection to the mirror stays open"
-    done
-    case $1 in
-    requests) grep -c -E '^(GET|HEAD) ' "$work/wire.log" || true ;;
-    bytes) awk -F'[= ]' '/^closed/ { sum += $3 } END { print sum + 0 }' "$work/wire.log" ;;
-    esac
-}
-in_node() { chroot "$node" "$@"; }
+need_programs demo-rpm prestage prestage-build prestage-lab
+begin demo-rpm
 installed() { in_node rpm -qa --qf '%{NAME} %{VERSION}-%{RELEASE} %{ARCH}\n' | sort; }
-human() { numfmt --to=iec-i --suffix=B --format=%.1f "$1"; }
-: >"$log"
 say "the log of everything is $log until the demo ends"
 
 # --- The vendor: packages, a key, a repository over HTTP -------------------------------------------------------------
@@ -92,6 +35,7 @@ printf '[vendor]\nname=Demo Vendor\nbaseurl=%s/\nenabled=1\n' "${served_url%/}" 
 
 # --- A node without the updates --------------------------------------------------------------------------------------
 mount -t overlay overlay -o "lowerdir=$root,upperdir=$work/upper,workdir=$work/overlay" "$node"
+mounts+=("$node")
 mkdir -p "$node/tmp/old"
 cp "$packages"/old/*.rpm "$work/vendor.asc" "$node/tmp/old/"
 # The files of these packages are already there, with this content: the node was made of them.
@@ -101,37 +45,18 @@ rm -rf "$node/tmp/old"
 packages_before=$(installed | tee "$work/before" | wc -l)
 
 # --- The centre ------------------------------------------------------------------------------------------------------
-build=$bin/prestage-build variant=rpmlab-9-x86_64
-for role in root targets bundles snapshot timestamp; do "$build" key new "$work/$role.key" >>"$log" 2>&1; done
-step "root" "$build" root init "$repo" --root-key "$work/root.key" --targets-key "$work/targets.key" \
-    --bundles-key "$work/bundles.key" --snapshot-key "$work/snapshot.key" --timestamp-key "$work/timestamp.key"
+variant=rpmlab-9-x86_64
+new_centre
 step "collect" "$build" collect dnf --variant "$variant" --sources "$work/vendor.repo" --key "$work/vendor.asc" \
     --inventory "$node/var/lib/rpm" --output "$work/collected"
-step "bundle" "$build" bundle "$work/collected" --version "$(date -u +%Y%m%d)-1" --cycle "$(date -u +%Y-%m)" --output "$work/bundle"
-step "sign" "$build" sign "$repo" "$work/bundle" --key "$work/bundles.key"
-step "publish" "$build" publish "$repo" "$work/bundle" --snapshot-key "$work/snapshot.key" --timestamp-key "$work/timestamp.key"
-step "check" "$build" check "$repo" --full
-listen server "$build" serve "$repo" --listen 127.0.0.1:0
-listen wire "$bin/prestage-lab" tap "${served_url#http://}"
-mirror=$served_url
-listen receiver "$bin/prestage-lab" receive "$work/received"
+publish_and_serve
 # The vendor is gone: nothing of what follows can come from there.
 kill "${pids[0]}"
 
 # --- The node --------------------------------------------------------------------------------------------------------
-mkdir -p "$node/etc/prestage"
-cp "$repo/metadata/1.root.json" "$node/etc/prestage/root.json"
-cat >"$node/etc/prestage/agent.toml" <<CONF
-[node]
-id = "demo-rpm-1"
-[repository]
-mirrors = ["$mirror"]
-[report]
-url = "$served_url"
-CONF
+configure_node demo-rpm-1
 prestage=("$bin/prestage" --root "$node")
 step "fetch" "${prestage[@]}" fetch
-told() { jq -r "$1" "$node/var/lib/prestage/status.json"; }
 requests=$(wire requests) on_the_wire=$(wire bytes)
 step "install" "${prestage[@]}" install --now
 seen=$(told '.status.install.networkSeen | join(", ")')
@@ -163,15 +88,8 @@ again=$(($(wire requests) - requests))
 [ "$again" -le 2 ] || fail "a second run made $again requests; at most 2 were expected"
 
 {
-    printf '\nThe commands, in order:\n\n'
-    cut -f2 "$work/commands" | sed "s|$bin/||; s|^|    |"
-    printf '\n%-10s %9s %9s %12s\n' step seconds "CPU s" "peak memory"
-    while IFS=$'\t' read -r name _; do
-        read -r seconds cpu _ own_kib <"$work/$name.measure"
-        printf '%-10s %9.2f %9.2f %12s\n' "$name" "$seconds" "$cpu" "$(human $((own_kib * 1024)))"
-    done <"$work/commands"
-    printf '\n| %-46s | %22s |\n| %s | %s: |\n' "" "$variant" "----------------------------------------------" "---------------------"
-    row() { printf '| %-46s | %22s |\n' "$1" "$2"; }
+    show_steps
+    table "$variant"
     row "packages on the node" "$packages_before"
     row "packages updated, each proved with rpm -q" "$updated"
     row "their files, each proved with rpm -V" "$files"

@@ -7,84 +7,9 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 need_root "the demo"
 
-bin=${PRESTAGE_BIN:-$project/target/release}
-for program in prestage prestage-build prestage-lab; do
-    [ -x "$bin/$program" ] || die "$bin/$program is not there: run make demo, which builds it"
-done
-
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/prestage-demo.XXXXXX")
-log=$work/log
-node=$work/node
-repo=$work/repository
-pids=()
-
-finish() {
-    local code=$?
-    set +e
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
-    wait 2>/dev/null
-    mountpoint -q "$node" && umount "$node"
-    if [ "$code" -ne 0 ]; then
-        printf '\nThe demo failed (exit %s). The end of its log:\n' "$code" >&2
-        tail -n 60 "$log" >&2
-    fi
-    rm -rf --one-file-system "$work"
-    exit "$code"
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    printf 'FAILED: %s\n' "$*" >>"$log"
-    exit 1
-}
-
-# What was run, how long it took and what it needed: for the table at the end.
-# usage: step NAME COMMAND...; the command's output goes to $work/NAME.out and the log.
-step() {
-    local name=$1 code=0
-    shift
-    say "$name: ${*//$work\//}"
-    printf '\n$ %s\n' "$*" >>"$log"
-    printf '%s\t%s\n' "$name" "${*//$work\//}" >>"$work/commands"
-    "$bin/prestage-lab" measure "$work/$name.measure" "$@" >"$work/$name.out" 2>>"$log" </dev/null || code=$?
-    cat "$work/$name.out" >>"$log"
-    [ "$code" -eq 0 ] || fail "$name ended with exit code $code"
-}
-
-# Starts a server that says "listening on URL" and waits for that line. Prints the URL.
-listen() {
-    local name=$1
-    shift
-    : >"$work/$name.log"
-    "$@" >>"$work/$name.log" 2>&1 </dev/null &
-    pids+=($!)
-    local deadline=$((SECONDS + 20)) url=
-    while [ -z "$url" ]; do
-        url=$(sed -n 's/.*listening on \(http[^ ]*\).*/\1/p' "$work/$name.log" | head -n 1)
-        [ "$SECONDS" -lt "$deadline" ] || { cat "$work/$name.log" >>"$log"; fail "$name did not say where it listens"; }
-        kill -0 "${pids[-1]}" 2>/dev/null || { cat "$work/$name.log" >>"$log"; fail "$name ended at once"; }
-    done
-    served_url=$url
-}
-
-# What went over the wire so far, once every connection has ended: requests, and bytes to the node.
-wire() {
-    local deadline=$((SECONDS + 20))
-    until [ "$(grep -c '^opened' "$work/wire.log")" = "$(grep -c '^closed' "$work/wire.log")" ]; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "a connection to the mirror stays open"
-    done
-    case $1 in
-    requests) grep -c -E '^(GET|HEAD) ' "$work/wire.log" || true ;;
-    bytes) awk -F'[= ]' '/^closed/ { sum += $3 } END { print sum + 0 }' "$work/wire.log" ;;
-    esac
-}
-in_node() { chroot "$node" "$@"; }
+need_programs demo prestage prestage-build prestage-lab
+begin demo
 installed() { in_node dpkg-query -W -f '${binary:Package} ${Version} ${Status}\n' | sed -n 's/ install ok installed$//p' | sort; }
-human() { numfmt --to=iec-i --suffix=B --format=%.1f "$1"; }
-
-: >"$log"
 say "the log of everything is $log until the demo ends"
 
 # --- A real node, without its updates --------------------------------------------------------------------------------
@@ -94,6 +19,8 @@ mkdir -p "$node" "$work/upper" "$work/overlay"
 if ! mount -t overlay overlay -o "lowerdir=$root,upperdir=$work/upper,workdir=$work/overlay" "$node" 2>>"$log"; then
     say "no overlay here: copying the node's root"
     cp -a "$root/." "$node/"
+else
+    mounts+=("$node")
 fi
 packages_before=$(installed | tee "$work/before" | wc -l)
 [ "$packages_before" -ge 150 ] || fail "the node has only $packages_before packages"
@@ -104,50 +31,21 @@ DPkg::Pre-Invoke { "{ ip -o link; readlink /proc/self/ns/net; } >/var/log/networ
 CONF
 
 # --- The centre: keys, bundle, repository ----------------------------------------------------------------------------
-build=$bin/prestage-build
 archive=$work/archive
 "$project/scripts/archive.sh" "$archive"
 keyrings=()
 while read -r keyring; do keyrings+=(--keyring "$keyring"); done <"$archive/keyrings"
 # shellcheck source=/dev/null
 variant=$(. "$node/etc/os-release" && echo "$ID-$VERSION_ID-$(in_node dpkg --print-architecture)")
-version=$(date -u +%Y%m%d)-1
-cycle=$(date -u +%Y-%m)
-
-for role in root targets bundles snapshot timestamp; do
-    "$build" key new "$work/$role.key" >>"$log" 2>&1 || fail "prestage-build key new $role.key"
-done
-step "root" "$build" root init "$repo" --root-key "$work/root.key" --targets-key "$work/targets.key" \
-    --bundles-key "$work/bundles.key" --snapshot-key "$work/snapshot.key" --timestamp-key "$work/timestamp.key"
+new_centre
 step "collect" "$build" collect apt --variant "$variant" --sources "$archive/updates.list" "${keyrings[@]}" \
     --inventory "$node/var/lib/dpkg/status" --output "$work/collected"
-step "bundle" "$build" bundle "$work/collected" --version "$version" --cycle "$cycle" --output "$work/bundle"
-step "sign" "$build" sign "$repo" "$work/bundle" --key "$work/bundles.key"
-step "publish" "$build" publish "$repo" "$work/bundle" --snapshot-key "$work/snapshot.key" \
-    --timestamp-key "$work/timestamp.key"
-step "check" "$build" check "$repo" --full
-listen server "$build" serve "$repo" --listen 127.0.0.1:0
-# Between node and mirror: counts what goes over the wire, protocol included, whatever either of them says.
-listen wire "$bin/prestage-lab" tap "${served_url#http://}"
-mirror=$served_url
-listen receiver "$bin/prestage-lab" receive "$work/received"
-receiver=$served_url
+publish_and_serve
 
 # --- The node --------------------------------------------------------------------------------------------------------
-mkdir -p "$node/etc/prestage"
-cp "$repo/metadata/1.root.json" "$node/etc/prestage/root.json"
-cat >"$node/etc/prestage/agent.toml" <<CONF
-[node]
-id = "demo-till-1"
-labels = { role = "till" }
-[repository]
-mirrors = ["$mirror"]
-[report]
-url = "$receiver"
-CONF
+configure_node demo-till-1
 prestage=("$bin/prestage" --root "$node")
 step "fetch" "${prestage[@]}" fetch --now
-told() { jq -r "$1" "$node/var/lib/prestage/status.json"; }
 requests=$(wire requests) on_the_wire=$(wire bytes) fetched=$(told .status.fetch.bytesReceived)
 step "install" "${prestage[@]}" install --now
 step "report" "${prestage[@]}" report
@@ -196,15 +94,8 @@ again=$(($(wire requests) - requests))
 bundle=$(find "$repo/targets" -name '*.bundle.tar.gz')
 bundle_size=$(stat -c %s "$bundle")
 {
-    printf '\nThe commands, in order:\n\n'
-    cut -f2 "$work/commands" | sed "s|$bin/||; s|^|    |"
-    printf '\n%-10s %9s %9s %12s\n' step seconds "CPU s" "peak memory"
-    while IFS=$'\t' read -r name _; do
-        read -r seconds cpu _ own_kib <"$work/$name.measure"
-        printf '%-10s %9.2f %9.2f %12s\n' "$name" "$seconds" "$cpu" "$(human $((own_kib * 1024)))"
-    done <"$work/commands"
-    printf '\n| %-46s | %22s |\n| %s | %s: |\n' "" "$variant" "----------------------------------------------" "---------------------"
-    row() { printf '| %-46s | %22s |\n' "$1" "$2"; }
+    show_steps
+    table "$variant"
     row "packages on the node" "$packages_before"
     row "packages updated, each proved with dpkg-query" "$updated"
     row "bundle" "$(human "$bundle_size")"

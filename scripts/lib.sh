@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034  # what is set here is used by those who source it
 # What the scripts share. Sourced, not run.
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -28,3 +29,137 @@ have() {
 
 # The first 16 digits of the SHA-256 of standard input: a key for the cache.
 short_hash() { sha256sum | cut -c1-16; }
+
+# The programs of the build, in $bin. usage: need_programs TARGET PROGRAM...
+need_programs() {
+    local target=$1 program
+    shift
+    bin=${PRESTAGE_BIN:-$project/target/release}
+    for program in "$@"; do
+        [ -x "$bin/$program" ] || die "$bin/$program is not there: run make $target, which builds it"
+    done
+}
+
+# Begins a run: a folder for it in $work, which goes at the end with the processes in $pids, the mounts in $mounts and the
+# agents of gpg in $gpg_homes; what is written to $log is shown if it fails. usage: begin NAME
+begin() {
+    run_name=$1 pids=() mounts=()
+    work=$(mktemp -d "${TMPDIR:-/var/tmp}/prestage-$1.XXXXXX")
+    log=$work/log node=$work/node repo=$work/repository build=$bin/prestage-build gpg_homes=("$work/gpg")
+    : >"$log"
+    trap end EXIT
+    trap 'exit 130' INT TERM
+}
+end() {
+    local code=$? pid mount home
+    set +e
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
+    wait 2>/dev/null
+    for mount in "${mounts[@]}"; do mountpoint -q "$mount" && umount "$mount"; done
+    for home in "${gpg_homes[@]}"; do [ ! -d "$home" ] || GNUPGHOME=$home gpgconf --kill all 2>/dev/null; done
+    if [ "$code" -ne 0 ]; then
+        printf '\nThe %s failed (exit %s). The end of its log:\n' "$run_name" "$code" >&2
+        tail -n 60 "$log" >&2
+    fi
+    rm -rf --one-file-system "$work"
+    exit "$code"
+}
+
+# Something that had to hold does not.
+fail() {
+    printf 'FAILED: %s\n' "$*" | tee -a "$log" >&2
+    exit 1
+}
+
+# Runs a command, and keeps what it was, how long it took and what it needed, for show_steps. Its output goes to
+# $work/NAME.out and the log. usage: step NAME COMMAND...
+step() {
+    local name=$1 code=0
+    shift
+    say "$name: ${*//$work\//}"
+    printf '\n$ %s\n' "$*" >>"$log"
+    printf '%s\t%s\n' "$name" "${*//$work\//}" >>"$work/commands"
+    "$bin/prestage-lab" measure "$work/$name.measure" "$@" >"$work/$name.out" 2>>"$log" </dev/null || code=$?
+    cat "$work/$name.out" >>"$log"
+    [ "$code" -eq 0 ] || fail "$name ended with exit code $code"
+}
+
+# Starts a server that says at which http URL it listens, and waits for that. Sets served_url.
+listen() {
+    local name=$1 deadline=$((SECONDS + 20))
+    shift
+    : >"$work/$name.log"
+    "$@" >>"$work/$name.log" 2>&1 </dev/null &
+    pids+=($!)
+    until served_url=$(grep -o 'http://[^ )]*' "$work/$name.log" | head -n 1) && [ -n "$served_url" ]; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "$name did not say where it listens: $(cat "$work/$name.log")"
+        kill -0 "${pids[-1]}" 2>/dev/null || fail "$name ended at once: $(cat "$work/$name.log")"
+    done
+}
+
+# What went over the wire so far, once every connection has ended: requests, and bytes to the node.
+wire() {
+    local deadline=$((SECONDS + 20))
+    until [ "$(grep -c '^opened' "$work/wire.log")" = "$(grep -c '^closed' "$work/wire.log")" ]; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "a connection to the mirror stays open"
+    done
+    case $1 in
+    requests) grep -c -E '^(GET|HEAD) ' "$work/wire.log" || true ;;
+    bytes) awk -F'[= ]' '/^closed/ { sum += $3 } END { print sum + 0 }' "$work/wire.log" ;;
+    esac
+}
+
+# The steps as commands, and a table of what they needed.
+show_steps() {
+    local name seconds cpu own_kib
+    printf '\nThe commands, in order:\n\n'
+    cut -f2 "$work/commands" | sed "s|$bin/||; s|^|    |"
+    printf '\n%-10s %9s %9s %12s\n' step seconds "CPU s" "peak memory"
+    while IFS=$'\t' read -r name _; do
+        read -r seconds cpu _ own_kib <"$work/$name.measure"
+        printf '%-10s %9.2f %9.2f %12s\n' "$name" "$seconds" "$cpu" "$(human $((own_kib * 1024)))"
+    done <"$work/commands"
+}
+# A table of what came of it. usage: table TITLE; row WHAT VALUE ...
+table() { printf '\n| %-46s | %22s |\n| %s | %s: |\n' "" "$1" "----------------------------------------------" "---------------------"; }
+row() { printf '| %-46s | %22s |\n' "$1" "$2"; }
+human() { numfmt --to=iec-i --suffix=B --format=%.1f "$1"; }
+
+# The keys and the repository of a centre, in $work and $repo, by the build tool in $build.
+new_centre() {
+    local role
+    for role in root targets bundles snapshot timestamp; do
+        "$build" key new "$work/$role.key" >>"$log" 2>&1 || fail "prestage-build key new $role.key"
+    done
+    step "root" "$build" root init "$repo" --root-key "$work/root.key" --targets-key "$work/targets.key" \
+        --bundles-key "$work/bundles.key" --snapshot-key "$work/snapshot.key" --timestamp-key "$work/timestamp.key"
+}
+# From what was collected in $work/collected to a repository that is served, with a tap before it ($mirror), and a receiver
+# of reports ($receiver).
+publish_and_serve() {
+    step "bundle" "$build" bundle "$work/collected" --version "$(date -u +%Y%m%d)-1" --cycle "$(date -u +%Y-%m)" \
+        --output "$work/bundle"
+    step "sign" "$build" sign "$repo" "$work/bundle" --key "$work/bundles.key"
+    step "publish" "$build" publish "$repo" "$work/bundle" --snapshot-key "$work/snapshot.key" \
+        --timestamp-key "$work/timestamp.key"
+    step "check" "$build" check "$repo" --full
+    listen server "$build" serve "$repo" --listen 127.0.0.1:0
+    # Between node and mirror: counts what goes over the wire, protocol included, whatever either of them says.
+    listen wire "$bin/prestage-lab" tap "${served_url#http://}"
+    mirror=$served_url
+    listen receiver "$bin/prestage-lab" receive "$work/received"
+    receiver=$served_url
+}
+# The node in $node, told where that is. usage: configure_node ID
+configure_node() {
+    mkdir -p "$node/etc/prestage"
+    cp "$repo/metadata/1.root.json" "$node/etc/prestage/root.json"
+    printf '[node]\nid = "%s"\nlabels = { role = "till" }\n[repository]\nmirrors = ["%s"]\n[report]\nurl = "%s"\n' \
+        "$1" "$mirror" "$receiver" >"$node/etc/prestage/agent.toml"
+}
+in_node() { chroot "$node" "$@"; }
+# A value of the node's status.
+told() { jq -r "$1" "$node/var/lib/prestage/status.json"; }
+
+# The middle one of numbers, one a line.
+median() { sort -g | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
