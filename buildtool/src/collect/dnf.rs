@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use format::API_VERSION;
 use format::digest::{Hasher, Sha256};
 use format::index::{Advisory, Family};
 use format::name::{MemberPath, Variant};
@@ -16,8 +15,8 @@ use format::time::UnixTime;
 use host::command::Command;
 use serde_json::json;
 
-use super::run::{Work, bring};
-use super::{Collected, CollectedPackage, KIND, Release, ResolvedInventory};
+use super::run::{Asked, Found, Work, bring};
+use super::{Collected, CollectedPackage, Release, ResolvedInventory};
 use crate::cli::CollectDnfArgs;
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::progress::Progress;
@@ -97,26 +96,16 @@ pub fn collect(args: &CollectDnfArgs, progress: Progress) -> Result<Collected> {
     tools.check_signatures(&needed)?;
     let packages = fill_pool(&tools, &work, needed, args, progress)?;
 
-    let releases: Vec<Release> = releases.into_iter().collect();
-    let created = releases.iter().map(|r| r.date).max().ok_or_else(|| {
-        Error::new(Kind::Config, what, format!("{} enables no repository", args.sources.display()))
-    })?;
-    let collected = Collected {
-        api_version: API_VERSION.into(),
-        kind: KIND.into(),
-        variant: args.variant.clone(),
+    let asked = Asked {
+        variant: &args.variant,
         family: Family::Rpm,
         architecture,
-        created,
         security_only: args.security_only,
-        releases,
-        inventories,
-        packages,
-        modules: modules.into_iter().collect(),
+        sources: &args.sources,
+        output: &args.output,
     };
-    collected.write(&args.output)?;
-    work.end()?;
-    Ok(collected)
+    let (releases, modules) = (releases.into_iter().collect(), modules.into_iter().collect());
+    work.finish(asked, Found { releases, inventories, packages, modules })
 }
 
 /// VERSION_ID of the variant, as far as the first dot: what `$releasever` is on its nodes.

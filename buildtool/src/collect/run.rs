@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use format::API_VERSION;
 use format::digest::Sha256;
 use format::index::Family;
-use format::name::MemberPath;
+use format::name::{MemberPath, Variant};
 
 use super::apt::{AptRoot, Wanted};
 use super::control::Stanza;
 use super::inventory::{self, Content, InventoryFile};
 use super::sources::Sources;
-use super::{Collected, CollectedPackage, KIND, ResolvedInventory, advisories, file_name};
+use super::{Collected, CollectedPackage, KIND, Release, ResolvedInventory, advisories, file_name};
 use crate::cli::CollectAptArgs;
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::progress::Progress;
@@ -71,25 +71,15 @@ pub fn collect(args: &CollectAptArgs, progress: Progress) -> Result<Collected> {
     let oldest = inventory::oldest_sources(statuses.iter().map(String::as_str));
     let packages = fill_pool(&apt, &described, &oldest, &args.output, progress)?;
 
-    let created = releases.iter().map(|r| r.date).max().ok_or_else(|| {
-        Error::new(Kind::Config, "nothing was collected", "the sources name no archive with a Release file")
-    })?;
-    let collected = Collected {
-        api_version: API_VERSION.into(),
-        kind: KIND.into(),
-        variant: args.variant.clone(),
+    let asked = Asked {
+        variant: &args.variant,
         family: Family::Apt,
         architecture,
-        created,
         security_only: args.security_only,
-        releases,
-        inventories,
-        packages,
-        modules: Vec::new(),
+        sources: &args.sources,
+        output: &args.output,
     };
-    collected.write(&args.output)?;
-    work.end()?;
-    Ok(collected)
+    work.finish(asked, Found { releases, inventories, packages, modules: Vec::new() })
 }
 
 fn architecture(args: &CollectAptArgs) -> String {
@@ -106,6 +96,34 @@ pub struct Work {
     /// The folder.
     pub folder: PathBuf,
     keep: bool,
+}
+
+/// What a collection was asked for.
+pub struct Asked<'a> {
+    /// For whom.
+    pub variant: &'a Variant,
+    /// Of which kind its packages are.
+    pub family: Family,
+    /// As the family spells it.
+    pub architecture: String,
+    /// Whether only security updates count.
+    pub security_only: bool,
+    /// The file that names the repositories.
+    pub sources: &'a Path,
+    /// Where it goes.
+    pub output: &'a Path,
+}
+
+/// What came of it.
+pub struct Found {
+    /// The repositories, as they call themselves.
+    pub releases: Vec<Release>,
+    /// For whom it was resolved.
+    pub inventories: Vec<ResolvedInventory>,
+    /// The packages, in order.
+    pub packages: Vec<CollectedPackage>,
+    /// Documents of module metadata.
+    pub modules: Vec<String>,
 }
 
 impl Work {
@@ -127,15 +145,33 @@ impl Work {
         Ok(Work { folder, keep })
     }
 
-    /// Ends it.
+    /// Writes the collection, and takes away what is not kept.
     ///
     /// # Errors
-    /// If what is not kept cannot be removed.
-    pub fn end(self) -> Result<()> {
-        if self.keep {
-            return Ok(());
+    /// If the sources name no repository, or a file cannot be written or removed.
+    pub fn finish(self, asked: Asked<'_>, found: Found) -> Result<Collected> {
+        let created = found.releases.iter().map(|r| r.date).max().ok_or_else(|| {
+            let why = format!("{} enables no repository", asked.sources.display());
+            Error::new(Kind::Config, "nothing was collected", why)
+        })?;
+        let collected = Collected {
+            api_version: API_VERSION.into(),
+            kind: KIND.into(),
+            variant: asked.variant.clone(),
+            family: asked.family,
+            architecture: asked.architecture,
+            created,
+            security_only: asked.security_only,
+            releases: found.releases,
+            inventories: found.inventories,
+            packages: found.packages,
+            modules: found.modules,
+        };
+        collected.write(asked.output)?;
+        if !self.keep {
+            host::file::remove(&self.folder).during("the collection's own folder cannot be removed")?;
         }
-        host::file::remove(&self.folder).during("the collection's own folder cannot be removed")
+        Ok(collected)
     }
 }
 
