@@ -426,6 +426,12 @@ mod tests {
     }
 
     #[test]
+    fn how_much_is_kept_is_said_or_512_mib() {
+        assert_eq!(settings("").unwrap().keep_packages, KEEP_PACKAGES);
+        assert_eq!(settings("install.keep-packages = '0MiB'").unwrap().keep_packages, 0);
+    }
+
+    #[test]
     fn later_files_win_key_by_key() {
         let mut table = parse_fragment("[node]\nid = 'a'\nlabels = { x = '1' }").unwrap();
         merge(&mut table, parse_fragment("[node]\nid = 'b'\nlabels = { y = '2' }").unwrap());
@@ -459,6 +465,7 @@ mod tests {
             ("share.peers = ['https://till/']", "[share] peers"),
             ("share.allow = ['till']", "[share] allow"),
             ("share.patience-seconds = 0", "[share] patience-seconds"),
+            ("install.keep-packages = '1G'", "[install] keep-packages"),
             ("import.incoming = 'incoming'", "[import] incoming"),
         ] {
             let error = settings(text).unwrap_err();

@@ -38,36 +38,6 @@ fn an_untouched_conffile_is_replaced() {
     assert_eq!(world.node.read("/etc/till.conf"), "currency = EUR\n");
 }
 
-#[test]
-fn an_apt_lock_that_is_held_defers_the_install() {
-    let world = World::new();
-    let node = &world.node;
-    world.configure("[install]\nlock-timeout-seconds = 1\n");
-    run(&mut node.prestage(["fetch"])).expect(0);
-    let before = node.image();
-    // As apt and dpkg lock: with fcntl.
-    let locks = ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"].map(|path| {
-        let file = std::fs::File::options().create(true).truncate(false).write(true).open(node.path(path));
-        let file = file.expect("a lock file");
-        let lock = nix::libc::flock {
-            l_type: nix::libc::F_WRLCK as i16,
-            l_whence: nix::libc::SEEK_SET as i16,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&lock)).expect("the lock");
-        file
-    });
-    run(&mut node.prestage(["install", "--now"])).expect(1).says(&["lock"]);
-    node.assert_is(&before);
-    let install = node.status().status.install.expect("the install step");
-    assert_eq!((install.outcome, install.exit_code), (Outcome::Deferred, 1));
-    drop(locks);
-    run(&mut node.prestage(["install", "--now"])).expect(0);
-    world.assert_patched();
-}
-
 /// `size`: of the file system that the agent's state is on, in MiB.
 fn a_full_disk_defers_the_fetch_with_numbers(size: u64) {
     let world = World::new();

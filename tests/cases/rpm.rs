@@ -254,7 +254,7 @@ fn kernels_and_obsoleted_packages_come_back_too() {
     let old = [kernel("5.1"), kernel("5.2"), kernel("5.3"), Package::new("till-old", "1.0")];
     let new = [kernel("5.4"), Package::new("till-new", "1.0").tag("Obsoletes", "till-old")];
     let world = World::with(Backend::Dnf, &old, &[], &new);
-    world.fill_cache(&old);
+    world.fill_cache(&old, true);
     let before = world.inventory();
     world
         .node
@@ -263,6 +263,15 @@ fn kernels_and_obsoleted_packages_come_back_too() {
     assert_eq!(world.node.read("/run/seen"), "till-new-1.0-1.noarch\n", "it was installed once");
     assert_eq!(world.inventory(), before);
     assert_eq!(world.complaints(), "");
+}
+
+#[test]
+fn what_is_put_back_is_signed_by_a_vendor_that_the_node_knows() {
+    let world = world();
+    world.fill_cache(&old(), false);
+    world.node.script("/etc/prestage/hooks.d/health/10-never", "#!/bin/sh\nexit 1\n");
+    run(&mut world.node.prestage(["run"])).expect(6).says(&["till-app-1.0-1.noarch.rpm is not signed"]);
+    assert_eq!((world.version("till-app").as_str(), world.version("till-lib").as_str()), ("2.0", "2.0"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::debs::Deb;
 use crate::node::Node;
 use crate::receiver::Receiver;
 use crate::repository::{Archive, Centre};
+use crate::rpm_archive::RpmArchive;
 use crate::rpms::Rpm;
 use crate::sandbox::{Sandbox, command, succeed};
 use crate::server::Server;
@@ -131,7 +132,7 @@ impl Package {
         deb
     }
 
-    fn rpm(&self) -> Rpm {
+    pub(crate) fn rpm(&self) -> Rpm {
         let mut rpm = Rpm::new(self.name, self.version);
         for (name, least) in &self.needs {
             rpm =
@@ -150,98 +151,6 @@ impl Package {
             rpm = rpm.script(if *before { "pre" } else { "post" }, body);
         }
         rpm
-    }
-}
-
-/// An RPM repository, each package of it signed by a key of its own, served over HTTP.
-pub struct RpmArchive {
-    folder: PathBuf,
-    gpg_home: PathBuf,
-    server: Server,
-}
-
-impl RpmArchive {
-    fn new(sandbox: &Sandbox) -> RpmArchive {
-        let (folder, gpg_home) = (sandbox.path().join("archive"), sandbox.path().join("gpg"));
-        fs::create_dir_all(folder.join("Packages")).expect("a folder for the archive");
-        fs::create_dir_all(&gpg_home).expect("a folder for gpg");
-        succeed(command("chmod").arg("700").arg(&gpg_home));
-        let archive = RpmArchive { server: Server::start(&folder).expect("a port"), folder, gpg_home };
-        let gpg = |args: &[&str]| {
-            succeed(
-                command("gpg").arg("--homedir").arg(&archive.gpg_home).args(["--batch", "--yes"]).args(args),
-            )
-        };
-        gpg(&["--passphrase", "", "--quick-gen-key", "Test Vendor", "rsa2048", "sign", "never"]);
-        gpg(&["--armor", "--output", &archive.key().to_string_lossy(), "--export"]);
-        archive
-    }
-
-    /// The vendor's key.
-    pub fn key(&self) -> PathBuf {
-        self.folder.join("vendor.asc")
-    }
-
-    /// Signs packages.
-    pub fn sign(&self, files: &[PathBuf]) {
-        let mut sign = command("rpmsign");
-        sign.args([
-            "--define",
-            "__gpg /usr/bin/gpg",
-            "--define",
-            "_gpg_name Test Vendor",
-            "--define",
-            &format!("_gpg_path {}", self.gpg_home.display()),
-        ]);
-        succeed(sign.arg("--addsign").args(files));
-    }
-
-    /// Adds packages and publishes.
-    pub fn publish(&self, packages: &[Package], signed: bool) {
-        let files: Vec<PathBuf> =
-            packages.iter().map(|p| p.rpm().build(&self.folder.join("Packages"))).collect();
-        if signed && !files.is_empty() {
-            self.sign(&files);
-        }
-        self.index();
-    }
-
-    /// Adds a file of metadata of a type that dnf knows, such as `updateinfo` or `modules`, to what was published last.
-    ///
-    /// # Panics
-    /// If it cannot be written.
-    pub fn describe(&self, kind: &str, text: &str) {
-        let file = self.folder.join(format!("{kind}.in"));
-        fs::write(&file, text).expect("a file of metadata");
-        let mut modify = command("modifyrepo_c");
-        succeed(modify.arg(format!("--mdtype={kind}")).arg(&file).arg(self.folder.join("repodata")));
-    }
-
-    /// What was asked of it: paths, in order.
-    pub fn asked(&self) -> Vec<String> {
-        self.server.exchanges().into_iter().map(|e| e.path).collect()
-    }
-
-    /// Writes the repository's metadata anew.
-    pub fn index(&self) {
-        succeed(command("createrepo_c").args(["--quiet", "--no-database"]).arg(&self.folder));
-    }
-
-    /// A .repo file that names it.
-    ///
-    /// # Panics
-    /// If it cannot be written.
-    pub fn sources(&self) -> PathBuf {
-        let path = self.folder.join("vendor.repo");
-        let text = format!("[vendor]\nname=Test Vendor\nbaseurl={}\nenabled=1\n", self.server.url());
-        fs::write(&path, text).expect("a .repo file");
-        path
-    }
-}
-
-impl Drop for RpmArchive {
-    fn drop(&mut self) {
-        let _ = command("gpgconf").arg("--homedir").arg(&self.gpg_home).args(["--kill", "all"]).status();
     }
 }
 
@@ -322,8 +231,8 @@ impl World {
         self.centre.publish(&self.centre.bundle(&collected, version));
     }
 
-    /// Puts packages where the node's package manager keeps those that it has installed.
-    pub fn fill_cache(&self, packages: &[Package]) {
+    /// Puts packages where the node's package manager keeps those that it has installed. RPM only: signed by the vendor or not.
+    pub fn fill_cache(&self, packages: &[Package], signed: bool) {
         match &self.upstream {
             Upstream::Apt(_) => {
                 let cache = self.node.path("/var/cache/apt/archives");
@@ -331,7 +240,10 @@ impl World {
             }
             Upstream::Rpm(archive) => {
                 let cache = self.node.path("/var/cache/dnf/vendor-0123456789abcdef/packages");
-                archive.sign(&packages.iter().map(|p| p.rpm().build(&cache)).collect::<Vec<_>>());
+                let files: Vec<PathBuf> = packages.iter().map(|p| p.rpm().build(&cache)).collect();
+                if signed {
+                    archive.sign(&files);
+                }
             }
         }
     }

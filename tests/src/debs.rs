@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::random::Random;
+use crate::content::Content;
 
 /// A package to be made.
 #[derive(Clone, Debug)]
@@ -14,9 +14,8 @@ pub struct Deb {
     version: String,
     arch: String,
     fields: String,
-    files: Vec<(String, Vec<u8>)>,
+    content: Content,
     holes: Vec<(String, u64)>,
-    conffiles: Vec<String>,
     scripts: Vec<(&'static str, String)>,
 }
 
@@ -28,9 +27,8 @@ impl Deb {
             version: version.into(),
             arch: "all".into(),
             fields: String::new(),
-            files: Vec::new(),
+            content: Content::default(),
             holes: Vec::new(),
-            conffiles: Vec::new(),
             scripts: Vec::new(),
         }
     }
@@ -51,17 +49,15 @@ impl Deb {
     /// A file, with its absolute path.
     #[must_use]
     pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
-        self.files.push((path.into(), content.into()));
+        self.content.file(path, content);
         self
     }
 
     /// A file of so many bytes that do not compress; other bytes for each name and version.
     #[must_use]
-    pub fn payload(self, size: usize) -> Self {
-        let seed = format!("{} {}", self.name, self.version);
-        let seed = seed.bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
-        let path = format!("/usr/share/{}/payload", self.name);
-        self.file(&path, Random::new(seed).bytes(size))
+    pub fn payload(mut self, size: usize) -> Self {
+        self.content.payload(&self.name, &self.version, size);
+        self
     }
 
     /// A file of so many zeros. The package is not compressed, so it is as large as the file.
@@ -75,8 +71,8 @@ impl Deb {
     /// A configuration file that dpkg must not overwrite when the operator has edited it.
     #[must_use]
     pub fn conffile(mut self, path: &str, content: &str) -> Self {
-        self.conffiles.push(path.into());
-        self.file(path, content)
+        self.content.config(path, content);
+        self
     }
 
     /// A maintainer script: `preinst`, `postinst`, `prerm` or `postrm`; `body` without the `#!` line.
@@ -94,11 +90,7 @@ impl Deb {
         let tree = tempfile::tempdir_in("/var/tmp").expect("a temporary folder");
         let control = tree.path().join("DEBIAN");
         fs::create_dir_all(&control).expect("DEBIAN");
-        for (path, content) in &self.files {
-            let target = tree.path().join(path.trim_start_matches('/'));
-            fs::create_dir_all(target.parent().unwrap_or(tree.path())).expect("a folder in the package");
-            fs::write(&target, content).expect("a file in the package");
-        }
+        self.content.write(tree.path());
         for (path, size) in &self.holes {
             let target = tree.path().join(path.trim_start_matches('/'));
             fs::create_dir_all(target.parent().unwrap_or(tree.path())).expect("a folder in the package");
@@ -111,8 +103,8 @@ impl Deb {
             self.name, self.version, self.arch, self.fields
         );
         fs::write(control.join("control"), text).expect("control");
-        if !self.conffiles.is_empty() {
-            fs::write(control.join("conffiles"), self.conffiles.join("\n") + "\n").expect("conffiles");
+        if !self.content.configs.is_empty() {
+            fs::write(control.join("conffiles"), self.content.configs.join("\n") + "\n").expect("conffiles");
         }
         for (name, body) in &self.scripts {
             let path = control.join(name);

@@ -1,19 +1,23 @@
 //! The laboratory: whole valid worlds (a node, a centre, the network between them) to break one thing in.
 //!
-//! Everything is real: the binaries of this workspace, dpkg and apt in a root of the distribution, HTTP over loopback.
+//! Everything is real: the binaries of this workspace, dpkg and apt in a root of the distribution, rpm and dnf in another, HTTP
+//! over loopback.
 //! Only the archive's packages are made here, small and on order, so that a case can have a package that fails.
 
 pub mod attack; // attacks on one node, and the table of how each ended
 pub mod backend; // a whole world for each package manager, under one face
 pub mod bench_fetch; // what fetching costs, beside curl
+mod content; // what a package to be made has in it
 pub mod debs; // packages on order: sizes, dependencies, conffiles, scripts that fail
 pub mod forge; // what the thief of a key can make of a repository
+mod gpg; // a key of its own for each archive
 pub mod http; // just enough HTTP/1.1 to be a server that misbehaves
 pub mod measure; // time, CPU and peak memory of a program
 pub mod node; // a throw-away node: an overlay over a real Debian root
 pub mod random; // a seeded generator, so that a failure can be run again
 pub mod receiver; // the centre's end of reports
 pub mod repository; // an upstream archive, a centre, and what it publishes
+pub mod rpm_archive; // a vendor's signed RPM repository
 pub mod rpms; // RPM packages on order
 pub mod sandbox; // a folder of its own for each case, and the programs run in it
 pub mod server; // a file server that cuts, stalls and lies on order

@@ -11,13 +11,14 @@ use format::name::Variant;
 use serde_json::{Value, json};
 
 use crate::debs::Deb;
+use crate::gpg::Gpg;
 use crate::sandbox::{Sandbox, command, program, succeed};
 use crate::server::Server;
 
 /// An apt archive with a suite `stable-security`, signed by a key of its own, served over HTTP.
 pub struct Archive {
     folder: PathBuf,
-    gpg_home: PathBuf,
+    gpg: Gpg,
     server: Server,
 }
 
@@ -27,18 +28,12 @@ impl Archive {
     /// # Panics
     /// If gpg cannot make a key.
     pub fn new(sandbox: &Sandbox) -> Archive {
-        let (folder, gpg_home) = (sandbox.path().join("archive"), sandbox.path().join("gpg"));
+        let folder = sandbox.path().join("archive");
         fs::create_dir_all(folder.join("pool")).expect("a folder for the archive");
-        fs::create_dir_all(&gpg_home).expect("a folder for gpg");
-        succeed(command("chmod").arg("700").arg(&gpg_home));
-        let archive = Archive { server: Server::start(&folder).expect("a port"), folder, gpg_home };
-        archive.gpg(&["--passphrase", "", "--quick-gen-key", "Test Archive", "ed25519", "sign", "never"]);
-        archive.gpg(&["--output", &archive.keyring().to_string_lossy(), "--export"]);
+        let gpg = Gpg::new(sandbox, "Test Archive", "ed25519");
+        let archive = Archive { server: Server::start(&folder).expect("a port"), folder, gpg };
+        archive.gpg.run(&["--output", &archive.keyring().to_string_lossy(), "--export"]);
         archive
-    }
-
-    fn gpg(&self, args: &[&str]) {
-        succeed(command("gpg").arg("--homedir").arg(&self.gpg_home).args(["--batch", "--yes"]).args(args));
     }
 
     /// The keyring that the archive's signature is verified with.
@@ -85,13 +80,7 @@ impl Archive {
         ]);
         fs::write(dist.join("Release"), release).expect("Release");
         let (signed, plain) = (dist.join("InRelease"), dist.join("Release"));
-        self.gpg(&["--output", &signed.to_string_lossy(), "--clearsign", &plain.to_string_lossy()]);
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        let _ = command("gpgconf").arg("--homedir").arg(&self.gpg_home).args(["--kill", "all"]).status();
+        self.gpg.run(&["--output", &signed.to_string_lossy(), "--clearsign", &plain.to_string_lossy()]);
     }
 }
 

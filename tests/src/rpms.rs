@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::random::Random;
+use crate::content::Content;
 use crate::sandbox::{command, succeed};
 
 /// A package to be made. Its release is always 1.
@@ -12,8 +12,7 @@ pub struct Rpm {
     name: String,
     version: String,
     tags: String,
-    files: Vec<(String, Vec<u8>)>,
-    configs: Vec<String>,
+    content: Content,
     scripts: String,
 }
 
@@ -24,8 +23,7 @@ impl Rpm {
             name: name.into(),
             version: version.into(),
             tags: String::new(),
-            files: Vec::new(),
-            configs: Vec::new(),
+            content: Content::default(),
             scripts: String::new(),
         }
     }
@@ -40,24 +38,22 @@ impl Rpm {
     /// A file, with its absolute path.
     #[must_use]
     pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
-        self.files.push((path.into(), content.into()));
+        self.content.file(path, content);
         self
     }
 
     /// A file of so many bytes that do not compress; other bytes for each name and version.
     #[must_use]
-    pub fn payload(self, size: usize) -> Self {
-        let seed = format!("{} {}", self.name, self.version);
-        let seed = seed.bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
-        let path = format!("/usr/share/{}/payload", self.name);
-        self.file(&path, Random::new(seed).bytes(size))
+    pub fn payload(mut self, size: usize) -> Self {
+        self.content.payload(&self.name, &self.version, size);
+        self
     }
 
     /// A configuration file that rpm must not overwrite when the operator has edited it.
     #[must_use]
     pub fn config(mut self, path: &str, content: &str) -> Self {
-        self.configs.push(path.into());
-        self.file(path, content)
+        self.content.config(path, content);
+        self
     }
 
     /// A scriptlet: `pre`, `post`, `preun` or `postun`.
@@ -81,16 +77,14 @@ impl Rpm {
         let tree = work.path().join("tree");
         fs::create_dir_all(&tree).expect("a tree");
         let mut listed = String::new();
-        for (path, content) in &self.files {
-            let target = tree.join(path.trim_start_matches('/'));
-            fs::create_dir_all(target.parent().unwrap_or(&tree)).expect("a folder in the package");
-            fs::write(&target, content).expect("a file in the package");
-            let is_config = self.configs.contains(path);
+        self.content.write(&tree);
+        for (path, _) in &self.content.files {
+            let is_config = self.content.configs.contains(path);
             listed.push_str(&format!("{}{path}\n", if is_config { "%config(noreplace) " } else { "" }));
         }
         // As packages do with folders of their own, so that they go with them.
         let own = format!("/usr/share/{}", self.name);
-        if self.files.iter().any(|(path, _)| path.starts_with(&format!("{own}/"))) {
+        if self.content.files.iter().any(|(path, _)| path.starts_with(&format!("{own}/"))) {
             listed.push_str(&format!("%dir {own}\n"));
         }
         let spec = work.path().join("package.spec");

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
+use format::report::Outcome;
 use format::status::State;
 
 use crate::backend::{Backend, Package, World};
@@ -305,6 +306,8 @@ fn lock_held(backend: Backend) -> Row {
     let lock = world.lock();
     let refused = install(&world).expect(1).says(&["lock"]);
     world.unlock(lock);
+    let told = world.node.status().status.install.expect("the install step");
+    assert_eq!((told.outcome, told.exit_code), (Outcome::Deferred, 1));
     let proof = assert_untouched(&world, &before);
     install(&world).expect(0);
     assert_patched(&world);
@@ -467,7 +470,7 @@ fn back_after_kill(backend: Backend) -> Row {
 fn back_from_the_cache(backend: Backend) -> Row {
     let broken = Package::new("till-data", "2.0").payload(1000).after("echo the till is on fire >&2; exit 1");
     let world = world_with(backend, broken, "till-data");
-    world.fill_cache(&old());
+    world.fill_cache(&old(), true);
     fetch(&world);
     let before = world.node.image();
     let failed = install(&world).expect(4).says(&["till-data", "as it was"]);

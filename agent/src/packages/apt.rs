@@ -610,6 +610,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_way_back_did_not_ask_for_is_seen() {
+        let id = |name: &str| PackageId { name: name.into(), arch: "amd64".into() };
+        let kept =
+            crate::packages::kept::KeptPackage { id: id("app"), version: "1".into(), file: "app.deb".into() };
+        let back = WayBack { replace: vec![kept], add: Vec::new(), remove: vec![(id("new"), "2".into())] };
+        for known in [
+            "Inst app [2] (1 local-deb [amd64])",
+            "Remv new:amd64 [2]",
+            "Conf app (1 local-deb [amd64])",
+            "Reading",
+        ] {
+            assert_eq!(not_asked_for(known, &back), None, "{known}");
+        }
+        for other in ["Inst lib [2] (1 local-deb [amd64])", "Remv app [2]", "Remv shop [1]"] {
+            assert_eq!(not_asked_for(other, &back).as_deref(), Some(other));
+        }
+    }
+
+    #[test]
     fn removed_packages_are_not_in_the_inventory() {
         let text = "a\tamd64\t1\tinstalled\nb\tall\t2\tconfig-files\nc\tamd64\t3\thalf-configured\n";
         assert_eq!(parse_inventory(text).0.len(), 2);

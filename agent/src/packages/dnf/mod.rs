@@ -382,7 +382,8 @@ impl PackageManager for Dnf<'_> {
         // Its shell ends with 0 whatever became of what it was told.
         if !said.lines().any(|line| line == "Complete!") {
             let what = format!("{} did not go back: {}", self.flavour.program(), essence(&said));
-            return Err(Error::new(Exit::InstallFailed, what, self.words().log));
+            let log = "see /var/lib/prestage/private/packages/back.log on the node";
+            return Err(Error::new(Exit::InstallFailed, what, log));
         }
         self.scripts_went_well(&said)
     }
