@@ -56,7 +56,7 @@ kill "${pids[0]}"
 # --- The node --------------------------------------------------------------------------------------------------------
 configure_node demo-rpm-1
 prestage=("$bin/prestage" --root "$node")
-step "fetch" "${prestage[@]}" fetch
+step "fetch" "${prestage[@]}" fetch --now
 requests=$(wire requests) on_the_wire=$(wire bytes)
 step "install" "${prestage[@]}" install --now
 seen=$(told '.status.install.networkSeen | join(", ")')
