@@ -110,7 +110,22 @@ impl Plan {
         everything: bool,
     ) -> Result<Plan> {
         let by_digest: BTreeMap<Sha256, &Member> = index.packages().map(|m| (m.sha256, m)).collect();
-        let mut packages = resolution.files;
+        // Whoever made Packages may have named another file than the index does, which would then be looked for in vain
+        // when it is too late, or found where nobody verified it.
+        for file in &resolution.files {
+            let Some(path) = &file.path else { continue };
+            let is_member = |m: &Member| m.sha256 == file.sha256 && m.path.as_str() == path;
+            // Mostly the first look finds it; only content that stands there twice takes another.
+            let found = by_digest.get(&file.sha256);
+            if found.is_some_and(|m| !is_member(m)) && !index.packages().any(is_member) {
+                let what = format!(
+                    "the bundle's Packages has the package with sha256 {} at {path}, its index has it elsewhere",
+                    file.sha256
+                );
+                return Err(Error::new(Exit::Integrity, what, "build and publish the bundle again"));
+            }
+        }
+        let mut packages: Vec<Sha256> = resolution.files.into_iter().map(|file| file.sha256).collect();
         if everything {
             packages.extend(by_digest.keys());
         }

@@ -14,7 +14,9 @@ use host::clock::Clock;
 use host::command::{Command, CommandError};
 use host::isolation::Seen;
 
-use super::{PackageManager, Resolution, WayBack, Words, hash_file, hash_folder, in_root, inside};
+use super::{
+    PackageManager, Resolution, WantedFile, WayBack, Words, hash_file, hash_folder, in_root, inside,
+};
 use crate::error::{Error, Exit, Result};
 use crate::render::Renderer;
 
@@ -229,12 +231,15 @@ impl PackageManager for Apt<'_> {
         let mut take = |line: &str| simulation.line(line).map_err(io::Error::other);
         apt.clone().arg("--simulate").args(UPGRADE).lines(&mut take).map_err(defer)?;
         let (mut files, mut elsewhere) = (Vec::new(), None);
+        let below = format!("{}/", self.inside(repo));
         let mut take = |line: &str| {
-            // Not below the repository, in which all was verified.
-            if line.contains("/../") {
-                elsewhere.get_or_insert_with(|| line.to_owned());
+            let Some((uri, sha256)) = parse_uri(line).map_err(io::Error::other)? else { return Ok(()) };
+            let path = path_of(uri).and_then(|path| Some(path.strip_prefix(&below)?.to_owned()));
+            match path {
+                Some(path) => files.push(WantedFile { sha256, path: Some(path) }),
+                // Not below the repository, in which all was verified.
+                None => drop(elsewhere.get_or_insert_with(|| line.to_owned())),
             }
-            files.extend(parse_uri(line).map_err(io::Error::other)?);
             Ok(())
         };
         apt.arg("--print-uris").args(UPGRADE).lines(&mut take).map_err(defer)?;
@@ -500,13 +505,34 @@ fn split_architecture_changes(changes: Vec<PackageChange>, inventory: &Inventory
     out
 }
 
-/// Reads a line of `apt-get --print-uris`: `'URI' FILE SIZE SHA256:DIGEST`; other lines are talk.
-fn parse_uri(line: &str) -> std::result::Result<Option<Sha256>, String> {
-    if !line.starts_with('\'') {
-        return Ok(None);
-    }
+/// Reads a line of `apt-get --print-uris`, `'URI' FILE SIZE SHA256:DIGEST`: the URI and the digest. Other lines are talk.
+fn parse_uri(line: &str) -> std::result::Result<Option<(&str, Sha256)>, String> {
+    let Some(rest) = line.strip_prefix('\'') else { return Ok(None) };
+    let uri = rest.split_once("' ").map(|(uri, _)| uri);
     let digest = line.rsplit_once(" SHA256:").and_then(|(_, digest)| digest.trim().parse().ok());
-    digest.map(Some).ok_or_else(|| format!("apt-get wrote a line without a SHA-256: {line:?}"))
+    match (uri, digest) {
+        (Some(uri), Some(digest)) => Ok(Some((uri, digest))),
+        _ => Err(format!("apt-get wrote a line without a SHA-256: {line:?}")),
+    }
+}
+
+/// The path that a `file:` URI of apt names (RFC 8089), with what apt writes as `%2b` read back; none for any other.
+fn path_of(uri: &str) -> Option<String> {
+    let path = uri.strip_prefix("file:")?;
+    let path = path.strip_prefix("//").unwrap_or(path).as_bytes();
+    let mut out = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = path.get(at) {
+        if byte == b'%' {
+            let hex = std::str::from_utf8(path.get(at + 1..at + 3)?).ok()?;
+            out.push(u8::from_str_radix(hex, 16).ok()?);
+            at += 3;
+        } else {
+            out.push(byte);
+            at += 1;
+        }
+    }
+    String::from_utf8(out).ok().filter(|path| path.starts_with('/'))
 }
 
 /// Reads `text` as everything that is read here, and checks what must hold whatever it is.
@@ -577,6 +603,11 @@ mod tests {
         assert!(parse_simulation("Inst foo\n").is_err());
         assert!(parse_uri("'file:/x.deb' x.deb 10 ").is_err());
         assert_eq!(parse_uri("Reading package lists..."), Ok(None));
+        for elsewhere in ["http://m/x.deb", "file:x.deb", "file:/x%2", "file:/x%zz", "copy:/x.deb"] {
+            assert_eq!(path_of(elsewhere), None, "{elsewhere}");
+        }
+        assert_eq!(path_of("file:/r/pool/g%2b%2b_1%3a2.deb").as_deref(), Some("/r/pool/g++_1:2.deb"));
+        assert_eq!(path_of("file:///r/x.deb").as_deref(), Some("/r/x.deb"));
     }
 
     #[test]

@@ -24,14 +24,23 @@ use crate::error::Result;
 /// What the package manager would do with a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolution {
-    /// The package files that it needs, by the digest of their content.
-    pub files: Vec<Sha256>,
+    /// The package files that it needs.
+    pub files: Vec<WantedFile>,
     /// What would change.
     pub changes: Vec<PackageChange>,
     /// Space that the install takes for a while, in bytes: growth, and the largest package twice.
     pub disk_bytes: u64,
     /// Packages that have an update here and stay as they are, with the reason where there is one.
     pub kept_back: Vec<String>,
+}
+
+/// A package file that a package manager would read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedFile {
+    /// The digest of its content.
+    pub sha256: Sha256,
+    /// Where it would look for it, relative to the repository; none, if it does not say.
+    pub path: Option<String>,
 }
 
 /// What an operator is told of a package manager.

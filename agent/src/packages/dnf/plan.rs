@@ -4,7 +4,7 @@ use format::digest::Sha256;
 use format::inventory::PackageId;
 
 use super::database::{Packages, canonical};
-use crate::packages::Resolution;
+use crate::packages::{Resolution, WantedFile};
 
 /// What the planner says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -73,7 +73,9 @@ pub(super) fn resolution(plan: &Plan, installed: &Packages) -> std::result::Resu
         growth = growth.saturating_add(entry.installed_size);
         largest = largest.max(entry.installed_size);
         let digest = entry.sha256.parse();
-        files.push(digest.map_err(|_| format!("the bundle's repodata has no SHA-256 of {}", entry.nevra()))?);
+        let sha256 =
+            digest.map_err(|_| format!("the bundle's repodata has no SHA-256 of {}", entry.nevra()))?;
+        files.push(WantedFile { sha256, path: None });
     }
     after.0.retain(|_, versions| !versions.is_empty());
     Ok(Resolution {
@@ -112,7 +114,7 @@ mod tests {
             kept_back: vec![("held".into(), "why".into())],
         };
         let made = resolution(&plan, &installed).unwrap();
-        assert_eq!(made.files, [digest]);
+        assert_eq!(made.files, [WantedFile { sha256: digest, path: None }]);
         let changes: Vec<_> =
             made.changes.iter().map(|c| (c.name.as_str(), c.from.as_deref(), c.to.as_deref())).collect();
         assert_eq!(changes, [("kernel", Some("5-1"), Some("5-1,6-1")), ("old", Some("2:1-1"), None)]);
