@@ -271,7 +271,7 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
         .maintenance_window
         .map(|list| list.iter().map(|w| w.parse::<Window>()).collect::<std::result::Result<Vec<_>, _>>());
     if let Some(zone) = &schedule.timezone {
-        jiff::tz::TimeZone::get(zone).map_err(|e| format!("[schedule] timezone: {e}"))?;
+        crate::schedule::zone(zone).map_err(|e| format!("[schedule] timezone: {e}"))?;
     }
     for (key, url) in [("health", &health.url), ("report", &report.url)] {
         if let Some(url) = url.as_ref().filter(|url| !is_http(url)) {

@@ -8,8 +8,10 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use format::trust::MAX_TIMESTAMP;
+
 use crate::error::{Error, Exit, Result};
-use crate::fetch::Transport;
+use crate::fetch::{Transport, read_all};
 use crate::run::open_export;
 
 /// How deep a push is looked through for temporary files, in folders: an export is no deeper.
@@ -29,6 +31,24 @@ pub struct Push {
     unfinished: Vec<String>,
     /// Files that are no exports, or not yet.
     unreadable: Vec<String>,
+    /// Exports of a repository as it was before what this node knows.
+    old: Vec<String>,
+}
+
+/// The version of a mirror's timestamp, as it says itself: nothing is taken because of it, only left alone. None, if it
+/// does not say.
+pub fn version_of(mirror: &dyn Transport) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Timestamp {
+        signed: Signed,
+    }
+    #[derive(serde::Deserialize)]
+    struct Signed {
+        version: u64,
+    }
+    let bytes = read_all(mirror, "metadata/timestamp.json", MAX_TIMESTAMP).ok()?.ok()?;
+    let timestamp: Timestamp = format::json::read(&bytes).ok()?;
+    Some(timestamp.signed.version)
 }
 
 impl Push {
@@ -42,6 +62,7 @@ impl Push {
             exports: Vec::new(),
             unfinished: Vec::new(),
             unreadable: Vec::new(),
+            old: Vec::new(),
         };
         let mut left = MAX_ENTRIES;
         find_unfinished(folder, DEPTH, &mut left, &mut push.unfinished);
@@ -71,16 +92,30 @@ impl Push {
     }
 
     /// The exports, to be read like mirrors. One that cannot be read is not whole yet, which [`Push::explain`] says if
-    /// the others are not enough.
-    pub fn open(&mut self) -> Vec<Box<dyn Transport>> {
+    /// the others are not enough. One that is older than `known` is no mirror that wants to take this node back: it was
+    /// pushed long ago and has stayed.
+    pub fn open(&mut self, known: u64) -> Vec<Box<dyn Transport>> {
         let mut opened = Vec::new();
         for path in &self.exports {
             match open_export(path) {
-                Ok(export) => opened.push(export),
+                Ok(export) => match version_of(export.as_ref()) {
+                    Some(version) if version < known => {
+                        self.old.push(format!("{} (version {version}, here {known})", path.display()));
+                    }
+                    _ => opened.push(export),
+                },
                 Err(error) => self.unreadable.push(error.to_string()),
             }
         }
         opened
+    }
+
+    /// If all that was pushed is older than what this node has: that, in words.
+    pub fn only_old(&self) -> Option<String> {
+        let is_all =
+            self.old.len() == self.exports.len() && !self.old.is_empty() && self.unfinished.is_empty();
+        is_all
+            .then(|| format!("this node already knows newer than what was pushed: {}\n", self.old.join("; ")))
     }
 
     /// What is missing of a push is no failure of a mirror: it may come at any moment.

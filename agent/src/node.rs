@@ -7,7 +7,7 @@ use format::name::{NodeId, Variant};
 use format::time::UnixTime;
 use host::clock::{Clock, SystemClock};
 use host::file::{self, Lock};
-use host::rights::with_rights_of;
+use host::rights::{as_owner_of, with_rights_of};
 use jiff::tz::TimeZone;
 
 use crate::cli::Options;
@@ -16,6 +16,7 @@ use crate::error::{Error, Exit, Result};
 use crate::fetch::{Client, Folder, HttpMirror, Transport, authorization};
 use crate::packages::{Apt, DNF5_ALONE, Dnf, Flavour, Kept, PackageManager};
 use crate::render::Renderer;
+use crate::schedule;
 
 /// A node.
 pub struct Node {
@@ -80,7 +81,7 @@ impl Node {
     /// The zone of the maintenance windows.
     pub fn zone(&self) -> TimeZone {
         match &self.settings.timezone {
-            Some(name) => TimeZone::get(name).unwrap_or(TimeZone::UTC),
+            Some(name) => schedule::zone(name).unwrap_or(TimeZone::UTC),
             None => system_zone(),
         }
     }
@@ -151,6 +152,19 @@ impl Node {
         }
         let fetch = self.state().join("fetch");
         Ok(with_rights_of(&fetch, || file::make_folder(&fetch.join("metadata"), 0o755))?)
+    }
+
+    /// Does what the fetch step does as whom it belongs to, if root has called it by hand: in a folder of the fetch user's
+    /// root would write through his links, and leave files that he cannot replace. Below another root its users mean
+    /// nothing here, and what is done is done as who calls.
+    ///
+    /// # Errors
+    /// Those of `act`; if this process cannot become that user.
+    pub fn as_fetch_user<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.root != Path::new("/") {
+            return act();
+        }
+        as_owner_of(&self.fetched(""), act)?
     }
 
     /// Makes the folder that only root writes, and makes sure that it is.

@@ -13,7 +13,6 @@ use format::status::{InstalledStatus, QuarantineEnd, Quarantined, State as NodeS
 use format::time::UnixTime;
 use format::trust::TrustedMetadataSet;
 use host::file;
-use jiff::tz::TimeZone;
 
 use crate::account::Account;
 use crate::bundle::{check_index, copy_index, read_index, reread_index};
@@ -39,7 +38,7 @@ use crate::transaction::health::HealthCheck;
 use crate::transaction::journal::Journal;
 use crate::transaction::state::{Event, State};
 use crate::transaction::{self, Transaction};
-use crate::{doctor, plan, policy, print, report, share, space, status, transfer, verify};
+use crate::{doctor, incoming, plan, policy, print, report, share, space, status, transfer, verify};
 
 /// Runs one verb.
 ///
@@ -121,8 +120,18 @@ fn import(node: &Node, path: Option<&Path>, everything: bool) -> Result<()> {
         print(&format!("nothing was pushed to {}\n", incoming.display()));
         return Ok(());
     }
-    let exports = push.open();
+    let exports = push.open(known_version(node));
+    if let Some(text) = push.only_old() {
+        print(&text);
+        return Ok(());
+    }
     fetch_step(node, &exports, everything, None, Some(&push))
+}
+
+/// The version of the timestamp that this node trusts; 0, if there is none yet.
+fn known_version(node: &Node) -> u64 {
+    let kept = KeptMetadata::new(&node.fetched("metadata"));
+    incoming::version_of(&kept).unwrap_or(0)
 }
 
 /// An export: a folder, or one tar file.
@@ -140,11 +149,21 @@ fn fetch_step(
     node: &Node,
     mirrors: &[Box<dyn Transport + '_>],
     everything: bool,
-    mut keeper: Option<&mut Keeper<'_>>,
+    keeper: Option<&mut Keeper<'_>>,
     push: Option<&Push>,
 ) -> Result<()> {
     node.make_folders()?;
     let _lock = node.lock()?;
+    node.as_fetch_user(|| fetch_as_its_user(node, mirrors, everything, keeper, push))
+}
+
+fn fetch_as_its_user(
+    node: &Node,
+    mirrors: &[Box<dyn Transport + '_>],
+    everything: bool,
+    mut keeper: Option<&mut Keeper<'_>>,
+    push: Option<&Push>,
+) -> Result<()> {
     let mut account = Account::open(node, Step::Fetch);
     let mut quarantine = Quarantine::open(node.fetched("quarantine.json"), Step::Fetch)?;
     let line = transfer::Line::new(node, keeper.as_deref().is_none_or(Keeper::is_hurried));
@@ -325,7 +344,13 @@ fn verify_and_install(
     let kept: [Box<dyn Transport>; 1] = [Box::new(KeptMetadata::new(&node.fetched("metadata")))];
     let set = refresh(&kept, &keep, &probes(node).each_ref().map(String::as_str), node.now(), &node.clock)
         .map_err(|e| match e.exit {
-            Exit::Unavailable => Error::deferred("nothing has been fetched yet"),
+            Exit::Unavailable if !node.fetched("metadata/timestamp.json").exists() => {
+                Error::deferred("nothing has been fetched yet")
+            }
+            Exit::Unavailable => {
+                let what = format!("what was fetched cannot be used: {e}");
+                Error::new(Exit::Deferred, what, "the next fetch gets what is missing")
+            }
             _ => e,
         })?;
 
@@ -470,10 +495,8 @@ fn maintenance_gate(node: &Node, rule: &Rule) -> Result<Gate> {
     };
     let zone = match &schedule.timezone {
         None => node.zone(),
-        Some(name) => TimeZone::get(name.as_str()).map_err(|e| {
-            let what = format!("policy {}: {e}", policy.id());
-            Error::new(Exit::Deferred, what, "install this node's time zone data (tzdata)")
-        })?,
+        Some(name) => schedule::zone(name.as_str())
+            .map_err(|e| Error::deferred(format!("policy {}: {e}", policy.id())))?,
     };
     Ok(schedule::both(own, schedule::gate(Some(&schedule.windows), &zone, node.now())))
 }

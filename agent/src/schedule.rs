@@ -6,6 +6,20 @@ use jiff::civil::{Date, DateTime, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan as _};
 
+/// The names of UTC in the zone database: they need none, and a small node may have none.
+const UTC: [&str; 8] = ["UTC", "Etc/UTC", "Etc/UCT", "UCT", "Etc/Universal", "Universal", "Etc/Zulu", "Zulu"];
+
+/// The zone of an IANA name.
+///
+/// # Errors
+/// If the node's database has none of that name; what to do about it.
+pub fn zone(name: &str) -> Result<TimeZone, String> {
+    if UTC.contains(&name) {
+        return Ok(TimeZone::UTC);
+    }
+    TimeZone::get(name).map_err(|e| format!("{e}; is this node's time zone data (tzdata) installed?"))
+}
+
 /// Whether something may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {

@@ -91,3 +91,27 @@ fn one_file_is_pushed_and_half_of_it_is_partial() {
     run(&mut world.node.prestage(["import", "--incoming"])).expect(0);
     assert_eq!(world.staged().len(), 4);
 }
+
+#[test]
+fn what_was_pushed_long_ago_and_has_stayed_is_no_attack() {
+    let world = World::new();
+    let (old, incoming) = export(&world, "old");
+    let (tar, _) = export(&world, "old.tar");
+    world.release("20261124-2");
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    let before = world.node.status().status;
+    copy(&old, &incoming.join("2026-10"));
+    fs::copy(tar, incoming.join("2026-10.tar")).expect("a file");
+    run(&mut world.node.prestage(["import", "--incoming"])).expect(0).says(&[
+        "newer",
+        "2026-10",
+        "2026-10.tar",
+    ]);
+    let after = world.node.status().status;
+    assert_eq!((after.state, after.fetch, after.quarantine.len()), (before.state, before.fetch, 0));
+    // Nor does it stand in the way of what is new.
+    world.release("20261125-3");
+    let (new, _) = export(&world, "new");
+    copy(&new, &incoming.join("2026-11"));
+    run(&mut world.node.prestage(["import", "--incoming"])).expect(0).says(&["20261125-3"]);
+}

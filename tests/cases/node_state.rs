@@ -1,8 +1,12 @@
 //! Nodes as they are: held packages, edited files, locks, full disks, interrupted and failing packages.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use format::report::Outcome;
 use format::status::State;
 use lab::debs::Deb;
+use lab::node::User;
 use lab::sandbox::{command, run};
 use lab::world::{World, new_packages, old_packages};
 
@@ -238,4 +242,42 @@ fn two_agents_do_not_work_at_once() {
     first.kill();
     world.mirror.release();
     run(&mut world.node.prestage(["fetch"])).expect(0);
+}
+
+#[test]
+fn what_root_fetches_by_hand_is_the_fetch_users() {
+    let world = World::new();
+    let node = &world.node;
+    node.deploy();
+    let by = |user, args: &[&str]| run(node.run_as(user, "/usr/bin/prestage").args(args));
+    by(User::Root, &["fetch", "--now"]).expect(0);
+    let fetched = node.path("/var/lib/prestage/fetch");
+    let of_root = |folder: &std::path::Path| {
+        lab::sandbox::succeed(command("find").arg(folder).args(["!", "-user", "990"]))
+    };
+    assert_eq!(of_root(&fetched), "");
+    // So the service goes on with it, and root installs it.
+    by(User::Prestage, &["fetch", "--now"]).expect(0);
+    run(&mut node.prestage(["install", "--now"])).expect(0);
+    world.assert_patched();
+    assert_eq!(of_root(&fetched), "");
+    // What only root can read can be imported by root alone, and is the fetch user's then.
+    fs::remove_dir_all(fetched.join("store")).expect("a store");
+    let stick = node.path("/root/stick");
+    lab::sandbox::succeed(command("cp").arg("-r").arg(world.centre.repository()).arg(&stick));
+    fs::set_permissions(&stick, fs::Permissions::from_mode(0o700)).expect("a mode");
+    assert_ne!(by(User::Prestage, &["import", "/root/stick"]).code, Some(0));
+    by(User::Root, &["import", "/root/stick", "--everything"]).expect(0);
+    assert_eq!(of_root(&fetched), "");
+}
+
+#[test]
+fn an_install_says_whether_nothing_was_fetched_or_what_was_cannot_be_used() {
+    let world = World::new();
+    run(&mut world.node.prestage(["install", "--now"])).expect(1).says(&["nothing has been fetched yet"]);
+    run(&mut world.node.prestage(["fetch"])).expect(0);
+    let metadata = world.node.path("/var/lib/prestage/fetch/metadata");
+    fs::remove_file(metadata.join("snapshot.json")).expect("a snapshot");
+    let ended = run(&mut world.node.prestage(["install", "--now"])).expect(1).says(&["snapshot.json"]);
+    assert!(!ended.stderr.contains("nothing has been fetched"), "{ended}");
 }

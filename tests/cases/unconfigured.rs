@@ -1,7 +1,7 @@
 //! A node that nobody has configured yet, or wrongly: it does no harm, and says what is missing.
 
 use lab::node::Node;
-use lab::sandbox::{Sandbox, run};
+use lab::sandbox::{Sandbox, command, run};
 use lab::world::World;
 
 #[test]
@@ -74,4 +74,35 @@ fn status_is_valid_for_machines_and_readable_for_people() {
     run(&mut world.node.prestage(["status"])).expect(0).says(&["test-node", lab::world::VERSION]);
     let metrics = world.node.read("/var/lib/prestage/prestage.prom");
     assert!(metrics.contains("prestage_"), "{metrics}");
+}
+
+#[test]
+fn utc_needs_no_zone_data_and_any_other_zone_says_what_is_missing() {
+    let world = World::new();
+    let without = |zone: &str| {
+        world.configure(&format!("[schedule]\ntimezone = \"{zone}\"\n"));
+        let agent = world.node.prestage(["status"]);
+        let mut unshare = command("unshare");
+        let script = "mount -t tmpfs none /usr/share/zoneinfo && exec \"$@\"";
+        unshare.args(["--mount", "sh", "-c", script, "sh"]).arg(agent.get_program()).args(agent.get_args());
+        run(&mut unshare)
+    };
+    for zone in ["UTC", "Etc/UTC"] {
+        without(zone).expect(0);
+    }
+    without("Europe/Berlin").expect(78).says(&["[schedule] timezone", "tzdata"]);
+}
+
+#[test]
+fn a_mirror_that_is_away_is_named_once() {
+    let world = World::new();
+    world.node.configure(&["http://127.0.0.1:1/repository/"], "");
+    let away = run(&mut world.node.prestage(["fetch"])).expect(69);
+    let message = away.stderr.lines().find(|line| line.contains("no mirror delivers")).expect("an error");
+    assert_eq!(message.matches("127.0.0.1:1").count(), 1, "{message}");
+    assert_eq!(
+        message.matches("timestamp.json").count() + message.matches("root.json").count(),
+        1,
+        "{message}"
+    );
 }

@@ -74,7 +74,7 @@ impl<'s> Rule<'s> {
 
 /// The zone of a policy's windows; the node's own where it names none, or one that this node does not know.
 pub fn zone_of(schedule: &Schedule, own: TimeZone) -> TimeZone {
-    schedule.timezone.as_ref().and_then(|name| TimeZone::get(name.as_str()).ok()).unwrap_or(own)
+    schedule.timezone.as_ref().and_then(|name| schedule::zone(name.as_str()).ok()).unwrap_or(own)
 }
 
 #[cfg(test)]

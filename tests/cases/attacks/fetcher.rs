@@ -30,7 +30,14 @@ const WINDOW: &str = "the window is closed: what root does all the same is what 
 const HOOK: &str = "the hook that does it, as the fetch user, ends the install";
 
 pub fn attacks() -> Vec<Attack> {
-    let groups = [content_attacks(), metadata_attacks(), word_attacks(), place_attacks(), own_attacks()];
+    let groups = [
+        content_attacks(),
+        hand_attacks(),
+        metadata_attacks(),
+        word_attacks(),
+        place_attacks(),
+        own_attacks(),
+    ];
     groups.into_iter().flatten().collect()
 }
 
@@ -194,6 +201,32 @@ fn content_attacks() -> Vec<Attack> {
                 User::Prestage,
                 &format!("cd {FETCH} && mkdir -p {staged} && echo [] >quarantine.json"),
             );
+        }),
+    ]
+}
+
+/// What root writes where it does the fetch step's work by hand.
+fn hand_attacks() -> Vec<Attack> {
+    let link = |s: &Stage| {
+        let partial = format!("{}.partial", content(s, "till-data"));
+        s.attacker(
+            User::Prestage,
+            &format!("mkdir -p {FETCH}/store && ln -s /etc/prestage/root.json {partial}"),
+        );
+    };
+    let by_hand = |name, act: Act| {
+        Attack::new(name, "a link to where trust begins, in place of a partial file", 74, &["denied"], act)
+            .arranged(link)
+    };
+    vec![
+        by_hand("root's hand: fetch", |s| s.agent(User::Root, &["fetch", "--now"])),
+        by_hand("root's hand: run", |s| s.agent(User::Root, &["run"])),
+        by_hand("root's hand: import", |s| {
+            let (stick, there) = (s.stick(|_| {}), s.node().path("/root/stick"));
+            lab::sandbox::succeed(lab::sandbox::command("cp").arg("-r").args([&stick, &there]));
+            let ended = s.agent(User::Root, &["import", "/root/stick"]);
+            fs::remove_dir_all(there).expect("a stick");
+            ended
         }),
     ]
 }
