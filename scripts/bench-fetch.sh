@@ -10,3 +10,4 @@ set -euo pipefail
 mkdir -p "$project/.cache/bench"
 export PRESTAGE_BIN="${PRESTAGE_BIN:-$project/target/release}"
 "$PRESTAGE_BIN/prestage-lab" bench-fetch | tee "$project/.cache/bench/fetch.md"
+"$PRESTAGE_BIN/prestage-lab" bench-share | tee "$project/.cache/bench/share.md"

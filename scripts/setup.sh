@@ -28,6 +28,7 @@ iproute2:/usr/sbin/ip:makes the network of the fleet bench, and looks at network
 bsdutils:/usr/bin/script:gives a test a terminal of its own
 nginx-light:/usr/sbin/nginx:is the web server that nodes are tested with
 rsync:/usr/bin/rsync:is one of the usual ways that the fleet bench has beside the agent
+avahi-daemon:/usr/sbin/avahi-daemon:answers for nodes that look for each other
 tinyproxy-bin:/usr/bin/tinyproxy:is the proxy that nodes are tested with
 strace:/usr/bin/strace:kills programs between two system calls
 xz-utils:/usr/bin/xz:is what packages are compressed with

@@ -84,7 +84,7 @@ pub fn dnf(text: &str) {
 /// What a node says of its content is read as it was written.
 pub fn share(bytes: &[u8]) {
     use crate::share::fuzzing::{
-        MAX_ASKED, MAX_HEAD, Parsed, Request, parse, parse_head, parse_request, write,
+        MAX_ASKED, MAX_HEAD, Parsed, Request, parse, parse_head, parse_request, ports, write,
     };
     let parsed = parse_request(bytes);
     match &parsed {
@@ -106,6 +106,7 @@ pub fn share(bytes: &[u8]) {
             }
         }
     }
+    assert!(!ports(bytes).contains(&0));
     if let Ok(head) = parse_head(bytes) {
         assert!(head.end <= bytes.len() && (200..600).contains(&head.status));
     }

@@ -7,5 +7,6 @@ pub mod command; // another program: fixed environment, its output, the end of i
 pub mod dialogue; // another program that is asked one thing, within a time, and may ask the operator
 pub mod file; // replaced files, locks, free space
 pub mod isolation; // an empty network namespace, and another root directory, for one child process
+pub mod link; // the links of this machine
 pub mod notify; // one line of status for the service manager
 pub mod rights; // root's hand in somebody else's folder

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use format::index::Index;
 use lab::debs::Deb;
+use lab::line::{CENTRE, Line};
 use lab::node::Node;
-use lab::sandbox::{Running, run};
+use lab::sandbox::{Running, command, run};
+use lab::services::Nginx;
 use lab::site::{False, FalsePeer, Sharer};
 use lab::world::World;
 
@@ -165,4 +167,63 @@ fn ten_nodes_cost_the_line_one_with_one_killed_and_one_that_serves_garbage() {
     assert!(liar.asked.load(std::sync::atomic::Ordering::Relaxed) >= 9);
     assert!((1..10).all(|n| site.nodes[n].status().status.peers_aside.len() == 1), "everybody has found out");
     assert!(line as f64 <= 1.15 * alone as f64, "{line} of {alone}");
+}
+
+/// A node that has fetched everything and shares it on `listener`.
+fn sharing(world: &World, listener: TcpListener, name: &str) -> (Node, Sharer) {
+    let node = Node::new(&world.sandbox, name);
+    node.install(&lab::world::old_packages());
+    node.trust(&world.centre.repository());
+    let text = format!(
+        "[node]\nid = \"{name}\"\n[repository]\nmirrors = [{:?}]\n[share]\nserve = true\n",
+        world.mirror.url()
+    );
+    node.write("/etc/prestage/agent.toml", text);
+    run(&mut node.prestage(["fetch", "--now"])).expect(0);
+    let sharer = Sharer::start(node.root(), listener);
+    world.mirror.forget();
+    (node, sharer)
+}
+
+#[test]
+fn a_name_with_several_addresses_is_all_of_them() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.31:0").expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let (_node, _sharer) = sharing(&world, listener, "till-31");
+    // One of the name's addresses is a node that is switched off, and one that is not there any more.
+    let hosts = world.sandbox.path().join("hosts");
+    std::fs::write(&hosts, "127.0.0.30 store.example\n127.0.0.31 store.example\n").expect("a file");
+    world.configure(&format!("[share]\npeers = [\"store.example:{port}\"]\npatience-seconds = 5\n"));
+    let agent = world.node.prestage(["fetch", "--now"]);
+    let mut unshare = command("unshare");
+    unshare.args(["--mount", "sh", "-c", "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"", "sh"]);
+    unshare.arg(&hosts).arg(agent.get_program()).args(agent.get_args());
+    run(&mut unshare).expect(0);
+    world.assert_staged_is_right();
+    let fetch = world.node.status().status.fetch.expect("a fetch");
+    assert!(fetch.bytes_from_site >= lab::world::LARGE as u64, "{}", fetch.bytes_from_site);
+    assert!(world.bundle_bytes_sent() < 50_000, "{}", world.bundle_bytes_sent());
+}
+
+#[test]
+fn nodes_find_each_other_by_multicast_where_they_are_told_to() {
+    let world = World::new();
+    let line = Line::direct();
+    let repository = world.centre.repository();
+    let mirror = line.centre.within(|| Nginx::also_at(&world.sandbox, &repository, CENTRE));
+    let listener = line.centre.within(|| TcpListener::bind((CENTRE, 0)).expect("a port"));
+    let port = listener.local_addr().expect("it is bound").port();
+    let (_node, _sharer) = sharing(&world, listener, "till-1");
+    let _avahi = line.centre.within(|| lab::services::Avahi::start(&world.sandbox, port));
+    let fetch = |discover: bool| {
+        let _ = std::fs::remove_dir_all(world.node.path("/var/lib/prestage"));
+        let share = format!("[share]\ndiscover = {discover}\npatience-seconds = 5\n");
+        world.node.configure(&[&mirror.url_at(CENTRE)], &share);
+        line.node.within(|| run(&mut world.node.prestage(["fetch", "--now"])).expect(0));
+        world.assert_staged_is_right();
+        world.node.status().status.fetch.expect("a fetch").bytes_from_site
+    };
+    assert_eq!(fetch(false), 0);
+    assert!(fetch(true) >= lab::world::LARGE as u64);
 }

@@ -57,7 +57,15 @@ impl Nginx {
     /// # Panics
     /// If it does not start.
     pub fn start(sandbox: &Sandbox, root: &Path) -> Nginx {
-        Nginx::configured(&sandbox.path().join("nginx"), root, "")
+        Nginx::configured(&sandbox.path().join("nginx"), root, "", "")
+    }
+
+    /// The same, at this address of the network that it is started in as well.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn also_at(sandbox: &Sandbox, root: &Path, address: &str) -> Nginx {
+        Nginx::configured(&sandbox.path().join("nginx"), root, "", address)
     }
 
     /// Over TLS, with a certificate by `authority`; `asks`: for clients that have one too, and no others.
@@ -72,21 +80,22 @@ impl Nginx {
             let ca = authority.certificate();
             lines.push_str(&format!("ssl_client_certificate {};\nssl_verify_client on;\n", ca.display()));
         }
-        Nginx::configured(&authority.folder.join("nginx"), root, &lines)
+        Nginx::configured(&authority.folder.join("nginx"), root, &lines, "")
     }
 
-    fn configured(folder: &Path, root: &Path, tls: &str) -> Nginx {
+    fn configured(folder: &Path, root: &Path, tls: &str, address: &str) -> Nginx {
         let service = Service::start(folder, |port| {
             // Its workers must enter a folder that only root can.
             let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
                 .map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.display()))
                 .concat();
+            let more = if address.is_empty() { String::new() } else { format!("listen {address}:{port};") };
             let text = format!(
                 "user root;\nworker_processes 1;\ndaemon off;\nmaster_process off;\npid {folder}/pid;\n\
                  error_log stderr;\nevents {{ }}\nhttp {{\n{temporary}\
                  log_format plain '$request $status $http_range $request_time $body_bytes_sent';\n\
                  access_log {folder}/log plain;\n\
-                 server {{ listen 127.0.0.1:{port}{ssl}; root {root};\n{tls} }} }}\n",
+                 server {{ listen 127.0.0.1:{port}{ssl}; {more} root {root};\n{tls} }} }}\n",
                 folder = folder.display(),
                 root = root.display(),
                 ssl = if tls.is_empty() { "" } else { " ssl" },
@@ -102,6 +111,11 @@ impl Nginx {
     /// Its URL, with a `/` at the end.
     pub fn url(&self) -> String {
         format!("{}://127.0.0.1:{}/", self.scheme, self.service.port)
+    }
+
+    /// Its URL at another address.
+    pub fn url_at(&self, address: &str) -> String {
+        format!("{}://{address}:{}/", self.scheme, self.service.port)
     }
 
     /// Where it listens.
@@ -147,6 +161,39 @@ impl Tinyproxy {
     /// What it has logged.
     pub fn log(&self) -> String {
         self.0.log()
+    }
+}
+
+/// Avahi, which says on the links of the network that it is started in that a node shares. It has folders of its own in
+/// place of the machine's, and nothing of it is seen outside.
+pub struct Avahi(Option<Running>);
+
+impl Avahi {
+    /// Starts it, for a node that shares at `port`, by the file that the project ships.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(sandbox: &Sandbox, port: u16) -> Avahi {
+        let folder = sandbox.path().join("avahi");
+        fs::create_dir_all(folder.join("services")).expect("a folder");
+        let service = include_str!("../../packaging/examples/avahi-prestage.service");
+        let service = service.replace("8571", &port.to_string());
+        fs::write(folder.join("services/prestage.service"), service).expect("a file");
+        let text = "[server]\nhost-name=till-1\nuse-ipv6=no\nenable-dbus=no\n[rlimits]\n";
+        fs::write(folder.join("avahi-daemon.conf"), text).expect("a file");
+        let mut unshare = command("unshare");
+        let script = "mount --bind \"$1\" /etc/avahi && mount -t tmpfs none /run && mkdir /run/avahi-daemon && \
+                      exec avahi-daemon --no-drop-root --no-chroot --no-proc-title --no-rlimits";
+        unshare.args(["--mount", "sh", "-c", script, "sh"]).arg(&folder);
+        Avahi(Some(Running::start(&mut unshare)))
+    }
+}
+
+impl Drop for Avahi {
+    fn drop(&mut self) {
+        if let Some(process) = self.0.take() {
+            process.kill();
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub struct ShareFragment {
     allow: Option<Vec<String>>,
     idle_seconds: Option<u64>,
     peers: Vec<String>,
+    discover: Option<bool>,
     patience_seconds: Option<u64>,
 }
 
@@ -40,6 +41,8 @@ pub struct ShareSettings {
     pub idle: Duration,
     /// `peers`: who is asked.
     pub peers: Vec<PeerName>,
+    /// `discover`: whether peers are looked for by multicast as well.
+    pub discover: bool,
     /// `patience-seconds`: how long another node's turn to fetch from the mirror is waited for.
     pub patience: Duration,
 }
@@ -76,6 +79,7 @@ impl ShareFragment {
                 peers if peers.len() <= MAX_PEERS => peers,
                 _ => return Err(format!("[share] peers: more than {MAX_PEERS}")),
             },
+            discover: self.discover.unwrap_or(false),
             patience: match self.patience_seconds.unwrap_or(60) {
                 seconds @ 1..=3600 => Duration::from_secs(seconds),
                 _ => return Err("[share] patience-seconds: from 1 to 3600".into()),

@@ -6,6 +6,7 @@
 //! Nobody is believed: a hash decides what is taken, and all that a peer can cost is time, of which there is a bound.
 
 mod choose; // the line, a peer, or wait: pure
+mod discover; // who shares on this link: a multicast question, and a pure parser of answers
 mod have; // what a node says of its content: pure
 mod net; // who is answered: pure
 mod peer; // one question to a peer
@@ -21,6 +22,7 @@ pub use site::Site;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     //! What a stranger on the LAN may send, in both directions.
+    pub use super::discover::ports;
     pub use super::have::{parse, write};
     pub use super::peer::parse_head;
     pub use super::request::{MAX_ASKED, MAX_HEAD, Parsed, Request, parse as parse_request};

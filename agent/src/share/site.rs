@@ -16,6 +16,7 @@ use host::clock::Clock as _;
 use host::file;
 
 use super::choose::{Choice, View, Waited, choose};
+use super::discover;
 use super::have::{Holding, Token};
 use super::peer::{self, PeerError};
 use super::request::MAX_ASKED;
@@ -120,6 +121,11 @@ impl<'n> Site<'n> {
                 Ok(found) => addresses.extend(found),
                 Err(error) => log::warn!("peer {name}: {error}"),
             }
+        }
+        if self.node.settings.share.discover {
+            let found = discover::peers(&self.node.clock);
+            log::debug!("{} nodes of the site were found", found.len());
+            addresses.extend(found);
         }
         let asked =
             addresses.into_iter().filter(|address| !self.aside.holds(&address.to_string())).take(MAX_PEERS);

@@ -3,6 +3,7 @@
 //! ```text
 //! prestage-lab measure FILE COMMAND...   runs it; writes "seconds cpu-seconds tree-KiB own-KiB" to FILE
 //! prestage-lab bench-fetch               caps, speed and idle polls, as tables
+//! prestage-lab bench-share               memory of `prestage share` while it serves ten peers
 //! prestage-lab receive FOLDER            accepts reports on loopback, a file each, until it is ended
 //! prestage-lab failure-table             runs the common suite for every package manager and prints what came of it
 //! prestage-lab tap ADDRESS:PORT          relays to it from another port, writing down requests and counting bytes
@@ -23,12 +24,16 @@ fn main() -> ExitCode {
             lab::bench_fetch::print();
             Ok(ExitCode::SUCCESS)
         }
+        ["bench-share"] => {
+            lab::bench_share::print();
+            Ok(ExitCode::SUCCESS)
+        }
         ["receive", folder] => receive(folder),
         ["failure-table", only @ ..] => Ok(failure_table(only)),
         ["tap", upstream] => tap(upstream),
         _ => {
             eprintln!(
-                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | receive FOLDER | failure-table [BACKEND...] | tap ADDRESS:PORT"
+                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | bench-share | receive FOLDER | failure-table [BACKEND...] | tap ADDRESS:PORT"
             );
             return ExitCode::from(64);
         }
