@@ -10,6 +10,7 @@ mod bundle; // the index of an offered bundle, verified and for this node
 mod cli; // what was typed, one struct for each verb
 mod config; // agent.toml and drop-ins: as typed → merged → valid
 mod decide; // which bundle, and whether now: pure
+mod delays; // how fast mirrors answer on an idle line, from run to run
 mod doctor; // what is configured, what is missing, what comes next, in plain words
 mod error; // exit codes, and errors that name the cure
 mod fetch; // bytes in: transports, ranges, resume, throttle

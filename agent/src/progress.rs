@@ -17,6 +17,7 @@ pub struct Progress<'p> {
     done: Cell<u64>,
     left: Cell<u64>,
     cap: Cell<Option<u64>>,
+    background: Cell<Option<u64>>,
     /// When the rate was reckoned last, how many bytes there were then, and the rate in bytes a second.
     rate: Cell<(Duration, u64, f64)>,
 }
@@ -45,6 +46,7 @@ impl<'p> Progress<'p> {
             done: Cell::new(0),
             left: Cell::new(0),
             cap: Cell::new(None),
+            background: Cell::new(None),
             rate: Cell::new((Duration::ZERO, 0, 0.0)),
         }
     }
@@ -71,6 +73,11 @@ impl<'p> Progress<'p> {
     /// This cap holds.
     pub fn cap(&self, cap: Option<u64>) {
         self.cap.set(cap);
+    }
+
+    /// The background mode asks for so many bytes a second; none: it is not in force.
+    pub fn background(&self, rate: Option<u64>) {
+        self.background.set(rate);
     }
 
     /// Bytes that have come in this run.
@@ -112,6 +119,7 @@ impl<'p> Progress<'p> {
             bytes_total: self.done.get() + self.left.get(),
             rate: rate as u64,
             cap: self.cap.get(),
+            background: self.background.get(),
         }
     }
 }
@@ -119,18 +127,19 @@ impl<'p> Progress<'p> {
 /// One line for people: `[=====>    ] 45 %  1.2 of 2.7 MiB  31.3 KiB/s (cap 31.3 KiB/s)  47 s left  from https://…/`.
 pub fn line(transfer: &Transfer) -> String {
     const WIDTH: u64 = 24;
-    let Transfer { source, bytes_done, bytes_total, rate, cap } = transfer;
+    let Transfer { source, bytes_done, bytes_total, rate, cap, background } = transfer;
     let (done, total) = (u128::from(*bytes_done), u128::from((*bytes_total).max(1)));
     let filled = usize::try_from(done * u128::from(WIDTH) / total).unwrap_or(0).min(WIDTH as usize);
     let bar = format!("{}{}", "=".repeat(filled), " ".repeat(WIDTH as usize - filled));
     let cap = cap.map(|cap| format!(" (cap {})", per_second(cap))).unwrap_or_default();
+    let background = background.map(|rate| format!(" (background {})", per_second(rate))).unwrap_or_default();
     let left = match (bytes_total - bytes_done).checked_div(*rate) {
         Some(seconds) if *rate > 0 => format!("{} left", duration(seconds)),
         _ => "waiting".to_owned(),
     };
     let percent = done * 100 / total;
     format!(
-        "[{bar}] {percent:3} %  {} of {}  {}{cap}  {left}  from {source}",
+        "[{bar}] {percent:3} %  {} of {}  {}{cap}{background}  {left}  from {source}",
         mib(*bytes_done),
         mib(*bytes_total),
         per_second(*rate)
@@ -186,7 +195,8 @@ mod tests {
         for (bytes_done, bytes_total, rate) in
             [(0, 0, 0), (5, 5, 0), (u64::MAX, u64::MAX, 1), (0, u64::MAX, 1)]
         {
-            line(&Transfer { source: String::new(), bytes_done, bytes_total, rate, cap: None });
+            let source = String::new();
+            line(&Transfer { source, bytes_done, bytes_total, rate, cap: None, background: Some(rate) });
         }
     }
 }

@@ -8,8 +8,9 @@ use format::policy::Transfer;
 use format::status::Status;
 
 use crate::aside::Aside;
+use crate::delays::{self, Delays};
 use crate::error::Result;
-use crate::fetch::{Fetcher, LEAST_PROGRESS, Rule, Throttle, Transport};
+use crate::fetch::{Background, Fetcher, LEAST_PROGRESS, Rule, Throttle, Transport};
 use crate::node::Node;
 use crate::progress::{self, Progress};
 use crate::report::Said;
@@ -25,6 +26,9 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// The service manager's line costs a datagram.
 const NOTIFY_EVERY: Duration = Duration::from_secs(5);
 
+/// Where delays are remembered.
+const DELAYS: &str = "delays.json";
+
 /// So long a mirror that served wrong bytes comes last: long enough for a person to repair a copy, short enough to come
 /// back by itself. Not away: where every mirror is aside, all are asked.
 const ASIDE_SECONDS: i64 = 6 * 3600;
@@ -36,6 +40,8 @@ pub struct Line<'n> {
     throttle: Throttle<'n>,
     progress: Progress<'n>,
     aside: Aside,
+    /// What earlier runs know of the mirrors, for the background mode.
+    delays: Delays,
 }
 
 impl<'n> Line<'n> {
@@ -44,8 +50,12 @@ impl<'n> Line<'n> {
         let rule = Rc::new(Rule::new(&node.settings, node.zone(), node.now(), is_hurried));
         let asked = rule.clone();
         let throttle = Throttle::new(&node.clock, move |now| asked.flow(now));
-        let throttle = throttle.buffered(node.settings.receive_buffer);
-        Line { node, rule, throttle, progress: progress(node), aside: aside(node) }
+        let delays = delays::load(&node.fetched(DELAYS), node.now());
+        let known = delays.iter().map(|(mirror, least)| (mirror.clone(), least.time()));
+        let fetch = &node.settings.fetch;
+        let background = fetch.background.then(|| Background::new(fetch.floor, known));
+        let throttle = throttle.buffered(node.settings.receive_buffer).yielding(background);
+        Line { node, rule, throttle, progress: progress(node), aside: aside(node), delays }
     }
 
     /// What the node's policy says counts too.
@@ -73,6 +83,16 @@ impl<'n> Line<'n> {
         if self.progress.done() > 0 && std::io::stderr().is_terminal() {
             // Takes the bar away, so that what is said next begins at the margin.
             let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+        if let Some(background) = self.throttle.background()
+            && let Err(error) = delays::save(
+                &self.node.fetched(DELAYS),
+                self.delays.clone(),
+                background.borrow().measured(),
+                self.node.now(),
+            )
+        {
+            log::debug!("{error}");
         }
         let before = std::mem::replace(&mut status.mirrors_aside, self.aside.list());
         status.transfer = None;

@@ -126,6 +126,9 @@ pub struct Transfer {
     /// The cap at this hour, in bytes a second; none: there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cap: Option<u64>,
+    /// Bytes a second that the background mode asks for now; none: it is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<u64>,
 }
 
 /// One word for what the node is doing or waiting for.
@@ -364,6 +367,7 @@ mod tests {
                     bytes_total: 5000,
                     rate: 32_000,
                     cap: Some(32_000),
+                    background: Some(16_000),
                 }),
                 peers_aside: vec![Aside { name: "10.0.0.12:8571".into(), until: at, why: "damaged".into() }],
             },

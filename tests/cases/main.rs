@@ -1,6 +1,7 @@
 //! End-to-end cases. Each file is one promise or one kind of attack; each test is named for what must hold.
 
 mod attacks; // every attack that must fail, in one table
+mod background; // others on the line, and what they leave
 mod common; // what every package manager must pass
 mod damage; // one byte is wrong, or something was taken away
 mod disk; // disks that are too small

@@ -16,6 +16,7 @@ pub(super) struct FetchFragment {
     transfer_windows: Option<Vec<String>>,
     metered: Option<String>,
     floor: Option<String>,
+    background: Option<bool>,
     pub(super) receive_buffer: Option<String>,
     pub(super) stall_timeout_seconds: Option<u64>,
     pub(super) quarantine: Option<String>,
@@ -46,8 +47,10 @@ pub struct FetchSettings {
     pub transfer_windows: Option<Vec<Window>>,
     /// `metered`: what a link that costs by the byte means.
     pub metered: Metered,
-    /// `floor`: bytes a second that a metered link still carries.
+    /// `floor`: bytes a second that a metered link still carries, and that the background mode asks for at the least.
     pub floor: u64,
+    /// `background`: whether a transfer makes way for others on the line.
+    pub background: bool,
     /// `min-rate`: a connection that brings less, in bytes a second, over a stall timeout is given up.
     pub min_rate: u64,
     /// `step-timeout`: a fetch step ends after so long; the next one goes on.
@@ -129,6 +132,7 @@ impl FetchFragment {
             transfer_windows: windows.transpose()?,
             metered,
             floor: finite("floor", self.floor, FLOOR)?,
+            background: self.background.unwrap_or(false),
             min_rate: finite("min-rate", self.min_rate, MIN_RATE)?,
             step_timeout: Duration::from_secs(u64::try_from(timeout).unwrap_or(0).max(1)),
             disk_quota: quota.map_err(|e| format!("[fetch] disk-quota: {e}"))?,

@@ -193,8 +193,11 @@ impl Content<'_> {
     }
 
     /// The mirror has another file now: of what came before, only what is proved is kept.
-    pub(super) fn replaced(&self, run: &[Job<'_>]) -> Stop {
-        let dropped = run.iter().filter(|job| job.resumed).try_for_each(|job| self.drop_unproved(job));
+    pub(super) fn replaced(&self, run: &[Job<'_>], position: u64) -> Stop {
+        let dropped = run
+            .iter()
+            .filter(|job| job.resumed || job.from < position)
+            .try_for_each(|job| self.drop_unproved(job));
         dropped.map_or_else(Stop::Here, |()| Stop::Mirror(TransportError::Replaced))
     }
 

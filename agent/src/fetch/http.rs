@@ -80,6 +80,8 @@ pub struct Client {
     asked: AtomicU64,
     /// Bytes a second that will be taken; 0: as many as come.
     rate: Arc<AtomicU64>,
+    /// Microseconds from the last question to its answer; 0: there is none yet.
+    answered_in: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -111,10 +113,12 @@ impl Client {
             );
         }
         let rate = Arc::new(AtomicU64::new(0));
+        let answered_in = Arc::new(AtomicU64::new(0));
         let sockets = SocketConnector {
             receive_buffer: settings.receive_buffer,
             rate: rate.clone(),
             received: received.clone(),
+            answered_in: answered_in.clone(),
         };
         let connector = ().chain(Tunnel::default()).chain(sockets).chain(RustlsConnector::default());
         let agent = ureq::Agent::with_parts(config.build(), connector, DefaultResolver::default());
@@ -128,6 +132,7 @@ impl Client {
             clock: SystemClock::new(),
             asked: AtomicU64::new(0),
             rate,
+            answered_in,
         })
     }
 
@@ -288,7 +293,8 @@ impl<'c> HttpMirror<'c> {
 /// A server's answer of 200, 206 or 304.
 struct Answer<'c> {
     client: &'c Client,
-    url: String,
+    /// Where a redirect has led; none: where it was asked, which whoever asked knows.
+    elsewhere: Option<String>,
     response: ureq::http::Response<ureq::Body>,
 }
 
@@ -299,6 +305,11 @@ impl<'c> Answer<'c> {
 
     fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Whether its head says that exactly so many bytes come.
+    fn announces(&self, bytes: u64) -> bool {
+        self.header("content-length").and_then(|length| length.parse().ok()) == Some(bytes)
     }
 
     fn body(self) -> Patience<'c, ureq::BodyReader<'static>> {
@@ -321,14 +332,18 @@ impl<'c> Answer<'c> {
         }
     }
 
+    fn at(&self, why: impl std::fmt::Display) -> String {
+        at(self.elsewhere.as_deref(), why)
+    }
+
     /// The failure to use this answer.
     fn unusable(&self, why: impl std::fmt::Display) -> TransportError {
-        TransportError::failed(format!("{}: {why}", self.url))
+        TransportError::failed(self.at(why))
     }
 
     /// The refusal to give anything.
     fn refused(&self, why: impl std::fmt::Display) -> TransportError {
-        TransportError::Refused(format!("{}: {why}", self.url))
+        TransportError::Refused(self.at(why))
     }
 
     /// How long the server wants to be left alone (RFC 9110 section 10.2.3): seconds, or a date, which is meant by the
@@ -343,6 +358,35 @@ impl<'c> Answer<'c> {
     }
 }
 
+/// The part of a file that was asked for.
+struct Part<R> {
+    body: R,
+    left: u64,
+    /// Nothing comes behind it.
+    is_whole: bool,
+}
+
+impl<R: Read> Read for Part<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let n = self.body.read(&mut buffer[..most])?;
+        self.left -= n as u64;
+        if n > 0 && self.left == 0 && self.is_whole {
+            // ureq keeps a connection for the next question only when it has been asked for more and said that it was all.
+            let _ = self.body.read(&mut [0]);
+        }
+        Ok(n)
+    }
+}
+
+/// Why something failed, and where, if that is not where it was asked: mirror and path are said by whoever asked.
+fn at(elsewhere: Option<&str>, why: impl std::fmt::Display) -> String {
+    match elsewhere {
+        Some(url) => format!("redirected to {url}: {why}"),
+        None => why.to_string(),
+    }
+}
+
 /// A date as HTTP writes it, which is that of mail (RFC 9110 section 5.6.7); the two obsolete forms are not read.
 fn http_date(text: &str) -> Option<UnixTime> {
     let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
@@ -352,10 +396,12 @@ fn http_date(text: &str) -> Option<UnixTime> {
 impl<'c> HttpMirror<'c> {
     /// Asks, and goes where it is sent as far as that is allowed.
     fn ask(&self, path: &str, headers: &[(&str, &str)]) -> std::result::Result<Answer<'c>, TransportError> {
-        let mut url = format!("{}{path}", self.base);
+        let first = format!("{}{path}", self.base);
+        let mut url = first.clone();
         let own = origin(&self.base);
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.ask_once(url.clone(), own == origin(&url), headers)?;
+            let elsewhere = Some(url.clone()).filter(|url| *url != first);
+            let answer = self.ask_once(&url, elsewhere, own == origin(&url), headers)?;
             if !matches!(answer.status(), 301 | 302 | 303 | 307 | 308) {
                 return self.judge(answer);
             }
@@ -370,19 +416,17 @@ impl<'c> HttpMirror<'c> {
             }
             url = next;
         }
-        Err(TransportError::Refused(format!(
-            "{}{path}: redirected more than {MAX_REDIRECTS} times",
-            self.base
-        )))
+        Err(TransportError::Refused(format!("redirected more than {MAX_REDIRECTS} times")))
     }
 
     fn ask_once(
         &self,
-        url: String,
+        url: &str,
+        elsewhere: Option<String>,
         is_own: bool,
         headers: &[(&str, &str)],
     ) -> std::result::Result<Answer<'c>, TransportError> {
-        let request = self.client.agent.get(&url).header("Accept-Encoding", "identity");
+        let request = self.client.agent.get(url).header("Accept-Encoding", "identity");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = match self.authorization.as_deref().filter(|_| is_own) {
             Some(value) => request.header("Authorization", value),
@@ -390,8 +434,8 @@ impl<'c> HttpMirror<'c> {
         };
         self.client.requests.fetch_add(1, Ordering::Relaxed);
         let response =
-            request.call().map_err(|e| TransportError::failed(format!("{url}: {}", explain(&e))))?;
-        Ok(Answer { client: self.client, url, response })
+            request.call().map_err(|e| TransportError::failed(at(elsewhere.as_deref(), explain(&e))))?;
+        Ok(Answer { client: self.client, elsewhere, response })
     }
 
     fn judge(&self, answer: Answer<'c>) -> std::result::Result<Answer<'c>, TransportError> {
@@ -413,7 +457,7 @@ impl<'c> HttpMirror<'c> {
                 if let Some(wait) = retry_after {
                     self.client.asked.fetch_max(wait.as_secs(), Ordering::Relaxed);
                 }
-                let why = format!("{}: the server answered {status}", answer.url);
+                let why = answer.at(format_args!("the server answered {status}"));
                 Err(TransportError::Failed { why, retry_after })
             }
         }
@@ -473,7 +517,11 @@ impl Transport for HttpMirror<'_> {
                 .and_then(sent_range)
                 .is_some_and(|sent| *sent.start() == from && *sent.end() < to) =>
             {
-                Ok(Box::new(answer.body().take(to - from)))
+                Ok(Box::new(Part {
+                    left: to - from,
+                    is_whole: answer.announces(to - from),
+                    body: answer.body(),
+                }))
             }
             206 => Err(answer.unusable(format_args!("the server sent another range than {wanted}"))),
             200 => {
@@ -484,8 +532,8 @@ impl Transport for HttpMirror<'_> {
                 let mut body = answer.body();
                 match io::copy(&mut body.by_ref().take(from), &mut io::sink()) {
                     Ok(n) if n == from => Ok(Box::new(body.take(to - from))),
-                    Ok(_) => Err(TransportError::failed(format!("{path}: shorter than announced"))),
-                    Err(e) => Err(TransportError::failed(format!("{path}: {e}"))),
+                    Ok(_) => Err(TransportError::failed("shorter than announced")),
+                    Err(e) => Err(TransportError::failed(e)),
                 }
             }
             status => Err(answer.unusable(format_args!("the server answered {status}"))),
@@ -515,6 +563,10 @@ impl Transport for HttpMirror<'_> {
 
     fn serves_ranges(&self) -> bool {
         self.serves_ranges.get()
+    }
+
+    fn answered_in(&self) -> Option<Duration> {
+        Some(self.client.answered_in.load(Ordering::Relaxed)).filter(|t| *t > 0).map(Duration::from_micros)
     }
 
     fn expect_rate(&self, rate: Option<u64>) {

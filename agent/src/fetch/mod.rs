@@ -2,6 +2,7 @@
 //!
 //! Here: which mirror is asked for what. What is missing and whether what comes is right: [`content`].
 
+mod background;
 mod bucket;
 mod content;
 mod http;
@@ -18,13 +19,16 @@ mod transport;
 mod tries;
 mod writer;
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::time::Duration;
 
 use format::digest::Sha256;
 use format::index::{Index, Member};
 use host::clock::Clock;
 
+pub use background::Background;
 pub use bucket::Bucket;
 pub use http::{Client, HttpMirror, authorization};
 pub use local::{Archive, Folder};
@@ -84,6 +88,34 @@ enum Stop {
     Here(Error),
     /// Nothing: the same again over a new connection, because the cap has changed.
     Again,
+}
+
+/// What was asked for at once, and where it ends in the file.
+struct Piece<'r> {
+    end: u64,
+    reader: Box<dyn Read + 'r>,
+}
+
+/// A reader that tells the background mode when a piece has come.
+struct Watched<'r, R> {
+    reader: R,
+    left: u64,
+    bytes: u64,
+    began: Duration,
+    clock: &'r dyn Clock,
+    background: &'r RefCell<Background>,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.left = self.left.saturating_sub(n as u64);
+        if n > 0 && self.left == 0 {
+            let took = self.clock.instant().saturating_sub(self.began);
+            self.background.borrow_mut().brought(self.bytes, took);
+        }
+        Ok(n)
+    }
 }
 
 impl From<Error> for Stop {
@@ -150,7 +182,7 @@ impl Fetcher<'_, '_> {
                 Ok(()) | Err(Stop::Again) => {}
                 Err(Stop::Here(error)) => return Err(error),
                 Err(Stop::Mirror(error)) => {
-                    log::warn!("{}: {error}", mirror.name());
+                    log::warn!("{}: {remote}: {error}", mirror.name());
                     let what = format!("{remote} is not complete yet: {}: {error}", mirror.name());
                     away = Error::new(Exit::Unavailable, what, "the next run goes on where this one stopped");
                     self.clock.sleep(tries.failed(chosen, &error));
@@ -219,58 +251,58 @@ impl Fetcher<'_, '_> {
         };
         let range = Range { from: first.from, to: last.to };
         if mirror.is_remote() {
-            self.throttle.ask().map_err(|e| self.broken(remote, &e))?;
+            self.throttle.ask().map_err(|e| self.broken(&e))?;
             self.progress.cap(self.throttle.rate());
             mirror.expect_rate(self.throttle.rate());
         }
-        // Nothing to ask for when all bytes are here and only the name is missing.
-        let reader: Box<dyn Read> = if range.from < range.to {
-            match mirror.get(remote, Some(range)) {
-                Err(TransportError::Replaced) => return Err(self.content().replaced(&run)),
-                other => other.map_err(Stop::Mirror)?,
-            }
-        } else {
-            Box::new(std::io::empty())
-        };
-        let reader: Box<dyn Read + '_> = if mirror.is_remote() {
-            Box::new(self.throttle.reader(reader, range.to - range.from))
-        } else {
-            reader
-        };
         let size = if mirror.is_remote() { self.throttle.portion_size() } else { CHUNK };
+        let reached = Cell::new((0, range.from));
         let (content, is_remote) = (self.content(), mirror.is_remote());
         // Bytes are checked and written while the next ones come.
         let (received, taken) = pipe::through(
             size,
-            |pipe| self.receive(reader, range.from, &run, remote, pipe),
+            |pipe| self.receive(mirror, remote, range, &run, &reached, pipe),
             |portions| content.take(&run, is_remote, portions),
         )
         .map_err(|e| Error::new(Exit::Io, format!("a thread to write what comes: {e}"), "try again later"))?;
+        if let Err(Stop::Mirror(TransportError::Replaced)) = received {
+            taken?;
+            let (place, position) = reached.get();
+            return Err(self.content().replaced(&run[place..], position));
+        }
         // Whoever takes no more is why no more was received.
         taken.and(received)
     }
 
-    /// Passes on what belongs to these jobs, from a reader that begins at `position`.
+    /// Passes on what belongs to these jobs, asked for from `range`. `reached`: the job and the byte that was asked for last.
     fn receive(
         &self,
-        mut reader: Box<dyn Read + '_>,
-        mut position: u64,
-        run: &[Job<'_>],
+        mirror: &dyn Transport,
         remote: &str,
+        range: Range,
+        run: &[Job<'_>],
+        reached: &Cell<(usize, u64)>,
         pipe: &mut Pipe,
     ) -> std::result::Result<(), Stop> {
-        for job in run {
+        let mut position = range.from;
+        // Nothing is asked for when all bytes are here and only the name is missing.
+        let mut piece = Piece { end: position, reader: Box::new(std::io::empty()) };
+        for (place, job) in run.iter().enumerate() {
             while position < job.to {
+                if position == piece.end {
+                    reached.set((place, position));
+                    let left = Range { from: position, to: range.to };
+                    piece = self.piece(mirror, remote, left).map_err(Stop::Mirror)?;
+                }
                 // Up to the job's first byte: the gap between neighbours. Then up to its last.
                 let is_gap = position < job.from;
                 let end = if is_gap { job.from } else { job.to };
+                let end = end.min(piece.end);
                 let buffer = pipe.buffer();
                 let wanted = buffer.len().min(usize::try_from(end - position).unwrap_or(usize::MAX));
-                let n = reader.read(&mut buffer[..wanted]).map_err(|e| self.broken(remote, &e))?;
+                let n = piece.reader.read(&mut buffer[..wanted]).map_err(|e| self.broken(&e))?;
                 if n == 0 {
-                    return Err(Stop::Mirror(TransportError::failed(format!(
-                        "{remote}: the connection ended too early"
-                    ))));
+                    return Err(Stop::Mirror(TransportError::failed("the connection ended too early")));
                 }
                 position += n as u64;
                 self.progress.moved(n as u64);
@@ -282,12 +314,44 @@ impl Fetcher<'_, '_> {
         Ok(())
     }
 
+    /// Asks for the beginning of `range`, or for all of it where nobody is to be made way for or nothing can be seen of
+    /// others.
+    fn piece<'r>(
+        &'r self,
+        mirror: &'r dyn Transport,
+        remote: &str,
+        range: Range,
+    ) -> std::result::Result<Piece<'r>, TransportError> {
+        if !mirror.is_remote() {
+            return Ok(Piece { end: range.to, reader: mirror.get(remote, Some(range))? });
+        }
+        let background = self.throttle.background().filter(|_| mirror.serves_ranges());
+        let rate = background.map(|background| {
+            background.borrow_mut().ask(mirror.name());
+            background.borrow().rate()
+        });
+        self.throttle.set_yields_to(rate);
+        self.progress.background(rate);
+        let to = background.map_or(range.to, |b| range.to.min(range.from.saturating_add(b.borrow().piece())));
+        let range = Range { from: range.from, to };
+        let reader = mirror.get(remote, Some(range))?;
+        let reader = self.throttle.reader(reader, range.to - range.from);
+        let Some(background) = background else { return Ok(Piece { end: to, reader: Box::new(reader) }) };
+        let began = self.clock.instant();
+        if let Some(took) = mirror.answered_in() {
+            background.borrow_mut().answered(began, took);
+        }
+        let bytes = range.to - range.from;
+        let reader = Watched { reader, left: bytes, bytes, began, clock: self.clock, background };
+        Ok(Piece { end: to, reader: Box::new(reader) })
+    }
+
     /// Why reading has ended.
-    fn broken(&self, remote: &str, error: &std::io::Error) -> Stop {
+    fn broken(&self, error: &std::io::Error) -> Stop {
         match throttle::halted(error) {
             Some(Halt::Again) => Stop::Again,
             Some(Halt::Stop(why)) => Stop::Here(Error::deferred(why)),
-            None => Stop::Mirror(TransportError::failed(format!("{remote}: {error}"))),
+            None => Stop::Mirror(TransportError::failed(error)),
         }
     }
 }

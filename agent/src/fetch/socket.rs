@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use host::clock::{Clock as _, SystemClock};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use ureq::unversioned::transport::{
@@ -47,6 +48,19 @@ pub struct SocketConnector {
     pub rate: Arc<AtomicU64>,
     /// Grows by every byte received.
     pub received: Arc<AtomicU64>,
+    /// Microseconds from what was sent last to the first byte after it; 0: there is none yet.
+    pub answered_in: Arc<AtomicU64>,
+}
+
+impl SocketConnector {
+    /// What may wait in the kernel of a connection that is opened now.
+    fn buffer(&self) -> usize {
+        buffer_for(self.receive_buffer, self.rate.load(Ordering::Relaxed))
+    }
+}
+
+fn buffer_for(limit: usize, rate: u64) -> usize {
+    if rate > 0 { receive_buffer(limit, rate) } else { limit }
 }
 
 impl fmt::Debug for SocketConnector {
@@ -74,9 +88,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
         };
         let absolute = proxy.and_then(|proxy| Absolute::of(details.uri, proxy));
         let addrs = through_proxy.as_ref().unwrap_or(&details.addrs);
-        let rate = self.rate.load(Ordering::Relaxed);
-        let receive_buffer =
-            if rate > 0 { receive_buffer(self.receive_buffer, rate) } else { self.receive_buffer };
+        let receive_buffer = self.buffer();
         // Each address gets an equal share of the time for connecting.
         let count = i64::try_from(addrs.len()).unwrap_or(1).max(1);
         let milliseconds = details
@@ -91,12 +103,16 @@ impl<In: Transport> Connector<In> for SocketConnector {
                         details.config.input_buffer_size(),
                         details.config.output_buffer_size(),
                     );
-                    let received = self.received.clone();
                     return Ok(Some(Either::B(Socket {
                         stream,
                         read_timeout: None,
                         buffers,
-                        received,
+                        received: self.received.clone(),
+                        answered_in: self.answered_in.clone(),
+                        asked: None,
+                        limit: self.receive_buffer,
+                        rate: self.rate.clone(),
+                        receive_buffer,
                         absolute,
                     })));
                 }
@@ -139,6 +155,13 @@ pub struct Socket {
     read_timeout: Option<Option<Duration>>,
     buffers: LazyBuffers,
     received: Arc<AtomicU64>,
+    answered_in: Arc<AtomicU64>,
+    /// Since when an answer is waited for.
+    asked: Option<SystemClock>,
+    /// The receive buffer that it was opened with, and what says whether it still fits.
+    receive_buffer: usize,
+    limit: usize,
+    rate: Arc<AtomicU64>,
     absolute: Option<Absolute>,
 }
 
@@ -189,6 +212,7 @@ impl Transport for Socket {
         self.stream.set_write_timeout(timeout.not_zero().map(|t| *t))?;
         let output = &self.buffers.output()[..amount];
         let rewritten = self.absolute.as_ref().and_then(|absolute| absolute.rewrite(output));
+        self.asked = Some(SystemClock::new());
         (&self.stream).write_all(rewritten.as_deref().unwrap_or(output)).map_err(|e| explain(e, timeout))
     }
 
@@ -206,12 +230,20 @@ impl Transport for Socket {
                 result => break result.map_err(|e| explain(e, timeout))?,
             }
         };
+        if let Some(asked) = self.asked.take().filter(|_| n > 0) {
+            let took = u64::try_from(asked.instant().as_micros()).unwrap_or(u64::MAX);
+            self.answered_in.store(took.max(1), Ordering::Relaxed);
+        }
         self.buffers.input_appended(n);
         self.received.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n > 0)
     }
 
     fn is_open(&mut self) -> bool {
+        // One that was opened for another cap: the kernel would take in more ahead of the reader than the cap allows, or less.
+        if self.receive_buffer != buffer_for(self.limit, self.rate.load(Ordering::Relaxed)) {
+            return false;
+        }
         // Bytes that nobody asked for, or the end: either way this connection is of no use any more.
         let probe = self.stream.set_nonblocking(true).and_then(|()| (&self.stream).read(&mut [0]));
         let quiet = matches!(&probe, Err(e) if e.kind() == io::ErrorKind::WouldBlock);

@@ -9,6 +9,7 @@ use format::time::UnixTime;
 use host::clock::Clock;
 
 use super::CHUNK;
+use super::background::Background;
 use super::bucket::Bucket;
 use super::pipe::BUFFERS;
 
@@ -70,6 +71,10 @@ pub struct Throttle<'c> {
     buffer: usize,
     /// When the rule was asked last.
     asked: Cell<Option<Duration>>,
+    /// See [`Throttle::yielding`].
+    background: Option<RefCell<Background>>,
+    /// What the transfer that runs asks for in the background, in bytes a second; none: it does not.
+    yields_to: Cell<Option<u64>>,
     bucket: RefCell<Bucket>,
 }
 
@@ -83,6 +88,8 @@ impl<'c> Throttle<'c> {
             rate,
             buffer: 0,
             asked: Cell::new(None),
+            background: None,
+            yields_to: Cell::new(None),
             bucket: RefCell::default(),
         }
     }
@@ -102,6 +109,27 @@ impl<'c> Throttle<'c> {
     #[must_use]
     pub fn buffered(self, bytes: usize) -> Self {
         Throttle { buffer: bytes, ..self }
+    }
+
+    /// The same, which makes way for others on the line, as far as the transfers let that be seen.
+    #[must_use]
+    pub fn yielding(self, background: Option<Background>) -> Self {
+        Throttle { background: background.map(RefCell::new), ..self }
+    }
+
+    /// What sees the others on the line; none, if nobody is to be made way for.
+    pub fn background(&self) -> Option<&RefCell<Background>> {
+        self.background.as_ref()
+    }
+
+    /// From now on it asks for so much; none: the mode is not in force, for nothing can be seen.
+    pub fn set_yields_to(&self, rate: Option<u64>) {
+        self.yields_to.set(rate);
+    }
+
+    /// Bytes a second that may be read now.
+    fn now(&self) -> Option<u64> {
+        [self.rate.get(), self.yields_to.get()].into_iter().flatten().min()
     }
 
     /// `reader`, slowed down. It yields `length` bytes.
@@ -148,7 +176,7 @@ impl<'c> Throttle<'c> {
 
     /// How many bytes may be read in one call.
     fn portion(&self, wanted: usize) -> usize {
-        match self.rate.get() {
+        match self.now() {
             None => wanted,
             Some(rate) => Bucket::portion(rate, wanted),
         }
@@ -156,7 +184,7 @@ impl<'c> Throttle<'c> {
 
     /// Waits until `n` bytes that were read are within the cap.
     fn account(&self, n: usize) {
-        let Some(rate) = self.rate.get().filter(|_| n > 0) else {
+        let Some(rate) = self.now().filter(|_| n > 0) else {
             return;
         };
         let wait = self.bucket.borrow_mut().take(self.clock.instant(), n, rate);

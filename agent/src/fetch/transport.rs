@@ -101,6 +101,12 @@ pub trait Transport {
         true
     }
 
+    /// How long the last question was on its way: until the first byte of an answer came over the same connection. None,
+    /// if that cannot be said. Called after [`Transport::get`].
+    fn answered_in(&self) -> Option<Duration> {
+        None
+    }
+
     /// So many bytes a second will be taken from it: what the kernel receives beyond would be over the cap.
     fn expect_rate(&self, _rate: Option<u64>) {}
 
