@@ -653,8 +653,7 @@ mod tests {
 
     #[test]
     fn agents_recover_from_every_fault_without_hands_and_stay_far_below_all_at_once() {
-        let mut fleet = fleet(2000);
-        fleet.pace.spread_over *= 2;
+        let fleet = fleet(2000);
         let (agents, curl) = (
             simulate(&fleet, Way::Prestage).unwrap().figures(),
             simulate(&fleet, Way::Curl).unwrap().figures(),

@@ -217,6 +217,7 @@ fn hand_attacks() -> Vec<Attack> {
     let by_hand = |name, act: Act| {
         Attack::new(name, "a link to where trust begins, in place of a partial file", 74, &["denied"], act)
             .arranged(link)
+            .because("the kernel says no to whoever does the fetch user's work, as it does to the fetch user")
     };
     vec![
         by_hand("root's hand: fetch", |s| s.agent(User::Root, &["fetch", "--now"])),
