@@ -6,6 +6,7 @@ use format::digest::Sha256;
 use format::inventory::PackageChange;
 use format::report::{BundleRef, Outcome, Step};
 use format::status::{NodeStatus, PlanStatus, Quarantined, State, Status, StepStatus};
+use format::time::UnixTime;
 use host::clock::Clock as _;
 use host::isolation::Seen;
 
@@ -28,6 +29,7 @@ pub struct Account<'n> {
     details: Details,
     seen: Option<Seen>,
     is_news: bool,
+    awaits_boot: bool,
 }
 
 impl<'n> Account<'n> {
@@ -43,6 +45,7 @@ impl<'n> Account<'n> {
             details: Details::default(),
             seen: None,
             is_news: true,
+            awaits_boot: false,
         }
     }
 
@@ -82,6 +85,27 @@ impl<'n> Account<'n> {
         self.details.transaction = Some(id.to_owned());
     }
 
+    /// The restore point that the install made or went back to.
+    pub fn restore_point(&mut self, point: String) {
+        self.details.restore_point = Some(point);
+    }
+
+    /// Something was cured without hands: counted in the status, told in the report.
+    pub fn healed(&mut self, what: &str) {
+        *self.status.status.healed.entry(what.to_owned()).or_default() += 1;
+        self.details.healed.push(what.to_owned());
+    }
+
+    /// When the transaction ended: told again, it has the same time.
+    pub fn ended(&mut self, at: Option<UnixTime>) {
+        self.details.at = at;
+    }
+
+    /// What was begun takes effect at the next boot.
+    pub fn awaits_boot(&mut self) {
+        self.awaits_boot = true;
+    }
+
     /// What changed on the node.
     pub fn changed(&mut self, changes: Vec<PackageChange>, inventory: Sha256) {
         self.details.changes = changes;
@@ -119,12 +143,20 @@ impl<'n> Account<'n> {
     ///
     /// # Errors
     /// That of the step; or, if it had none, that of writing the account.
-    pub fn close(mut self, result: Result<Said>) -> Result<()> {
+    pub fn close(self, result: Result<Said>) -> Result<()> {
+        self.close_told(result).0
+    }
+
+    /// The same, and whether the account was written: if not, whoever can must tell it again.
+    pub fn close_told(mut self, result: Result<Said>) -> (Result<()>, bool) {
         let seconds = (self.node.clock.instant() - self.began).as_secs();
         let (exit, said, result) = match result {
             Ok(said) => (Exit::Done, said, Ok(())),
             Err(error) => {
-                self.status.status.state = state_after(&error, &self.status.status);
+                self.status.status.state = match self.awaits_boot {
+                    true => State::AwaitingReboot,
+                    false => state_after(&error, &self.status.status),
+                };
                 let details = std::mem::take(&mut self.details);
                 (
                     error.exit,
@@ -152,7 +184,10 @@ impl<'n> Account<'n> {
             Step::Install => self.status.status.install.as_ref(),
         };
         // A poll that finds the same as the last one is no news.
-        let same = before.is_some_and(|b| b.outcome == said.outcome && b.message == said.message);
+        let is_transaction = said.details.transaction.is_some() && !self.awaits_boot;
+        // What a transaction came to is news each time, in whatever words.
+        let same =
+            !is_transaction && before.is_some_and(|b| b.outcome == said.outcome && b.message == said.message);
         let is_news = self.is_news && !same;
         match &result {
             Ok(()) if is_news => log::info!("{}", said.message),
@@ -179,8 +214,9 @@ impl<'n> Account<'n> {
             );
         }
         let written = self.write(exit, said, is_news, seconds);
+        let is_told = written.is_ok();
         // A step's own error is the one to be seen; that it could not be written down as well is only logged.
-        match (result, written) {
+        let result = match (result, written) {
             (Ok(()), written) => written,
             (Err(error), written) => {
                 if let Err(second) = written {
@@ -188,7 +224,8 @@ impl<'n> Account<'n> {
                 }
                 Err(error)
             }
-        }
+        };
+        (result, is_told)
     }
 
     /// The bundles that this node refuses: the fetch step's list, and the install's, which only root can read; for anyone

@@ -21,6 +21,8 @@ Verbs:
   fetch [--now]    get what this node needs of its bundle: resumable, throttled, verified;
                    --now: whatever turn, backoff and transfer windows say
   install [--now]  install what is staged; --now: whatever the maintenance window says
+  recover          go on with an install that a power cut or a boot interrupted; at boot
+  rollback [--now] take this node back to before the last install; --now: boot at once if needed
   import PATH|--incoming [--everything]
                    as fetch, from an export: a folder, one .tar file, or what was pushed here
   share [--listen ADDRESS]
@@ -66,6 +68,13 @@ pub enum Verb {
     },
     /// Install what is staged.
     Install {
+        /// Whatever the window says.
+        now: bool,
+    },
+    /// Go on with what was interrupted.
+    Recover,
+    /// Go back to before the last install.
+    Rollback {
         /// Whatever the window says.
         now: bool,
     },
@@ -131,7 +140,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
             Arg::Short('v') | Arg::Long("verbose") => options.verbose = true,
             Arg::Long("root") => options.root = Some(parser.value().map_err(usage)?.into()),
             Arg::Long("config") => options.config = Some(parser.value().map_err(usage)?.into()),
-            Arg::Long("now") if matches!(verb.as_deref(), Some("fetch" | "install")) => now = true,
+            Arg::Long("now") if matches!(verb.as_deref(), Some("fetch" | "install" | "rollback")) => {
+                now = true
+            }
             Arg::Long("json") if verb.as_deref() == Some("status") => json = true,
             Arg::Long("incoming") if verb.as_deref() == Some("import") && path.is_none() => incoming = true,
             Arg::Long("listen") if verb.as_deref() == Some("share") => {
@@ -157,6 +168,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
         Some("run") => Verb::Run,
         Some("fetch") => Verb::Fetch { now },
         Some("install") => Verb::Install { now },
+        Some("recover") => Verb::Recover,
+        Some("rollback") => Verb::Rollback { now },
         Some("import") if incoming => Verb::Import { path: None, everything },
         Some("import") => Verb::Import { path: Some(needs_path("import")?), everything },
         Some("share") => Verb::Share { listen },
@@ -214,6 +227,7 @@ mod tests {
     fn an_option_of_another_verb_is_refused_with_exit_64() {
         for line in [
             "report --now",
+            "recover --now",
             "install --json",
             "status --everything",
             "import",
@@ -234,6 +248,6 @@ mod tests {
 
     #[test]
     fn help_fits_one_screen() {
-        assert!(HELP.lines().count() <= 36 && HELP.lines().all(|l| l.chars().count() <= 100));
+        assert!(HELP.lines().count() <= 38 && HELP.lines().all(|l| l.chars().count() <= 100));
     }
 }

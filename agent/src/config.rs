@@ -5,6 +5,7 @@
 //! folder, and a link to /dev/null masks it. The shipped `packaging/config/agent.toml` is the documentation of every key.
 
 mod fetch;
+mod safety;
 mod share;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ use crate::error::{Error, Result};
 
 use fetch::FetchFragment;
 pub use fetch::{FetchSettings, Metered};
+use safety::{HealthFragment, RebootFragment, RestoreFragment};
+pub use safety::{HealthSettings, RebootSettings, RestoreKind, RestoreSettings};
 use share::ShareFragment;
 pub use share::ShareSettings;
 
@@ -35,6 +38,8 @@ struct Fragment {
     schedule: ScheduleFragment,
     install: InstallFragment,
     health: HealthFragment,
+    restore: RestoreFragment,
+    reboot: RebootFragment,
     report: ReportFragment,
 }
 
@@ -90,13 +95,6 @@ struct InstallFragment {
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct HealthFragment {
-    url: Option<String>,
-    timeout_seconds: Option<u64>,
-}
-
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct ReportFragment {
     url: Option<String>,
 }
@@ -148,10 +146,12 @@ pub struct Settings {
     pub lock_timeout: Duration,
     /// `[install] keep-packages`: bytes of packages that may be kept for the way back.
     pub keep_packages: u64,
-    /// `[health] url`.
-    pub health_url: Option<String>,
-    /// `[health] timeout-seconds`.
-    pub health_timeout: Duration,
+    /// `[health]`.
+    pub health: HealthSettings,
+    /// `[restore]`.
+    pub restore: RestoreSettings,
+    /// `[reboot]`.
+    pub reboot: RebootSettings,
     /// `[report] url`.
     pub report_url: Option<String>,
 }
@@ -266,17 +266,27 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 }
 
 fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
-    let Fragment { node, repository, fetch, share, import, schedule, install, health, report } = fragment;
+    let Fragment {
+        node,
+        repository,
+        fetch,
+        share,
+        import,
+        schedule,
+        install,
+        health,
+        restore,
+        reboot,
+        report,
+    } = fragment;
     let windows = schedule
         .maintenance_window
         .map(|list| list.iter().map(|w| w.parse::<Window>()).collect::<std::result::Result<Vec<_>, _>>());
     if let Some(zone) = &schedule.timezone {
         crate::schedule::zone(zone).map_err(|e| format!("[schedule] timezone: {e}"))?;
     }
-    for (key, url) in [("health", &health.url), ("report", &report.url)] {
-        if let Some(url) = url.as_ref().filter(|url| !is_http(url)) {
-            return Err(format!("[{key}] url: {url:?} is not an http or https URL"));
-        }
+    if let Some(url) = report.url.as_ref().filter(|url| !is_http(url)) {
+        return Err(format!("[report] url: {url:?} is not an http or https URL"));
     }
     let mut mirrors = Vec::new();
     for mirror in &repository.mirrors {
@@ -363,8 +373,9 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
             None => KEEP_PACKAGES,
             Some(text) => parse_size(text).map_err(|e| format!("[install] keep-packages: {e}"))?,
         },
-        health_url: health.url,
-        health_timeout: Duration::from_secs(health.timeout_seconds.unwrap_or(120)),
+        health: health.validate()?,
+        restore: restore.validate()?,
+        reboot: reboot.validate()?,
         report_url: report.url,
     })
 }
@@ -467,6 +478,17 @@ mod tests {
             ("share.patience-seconds = 0", "[share] patience-seconds"),
             ("install.keep-packages = '1G'", "[install] keep-packages"),
             ("import.incoming = 'incoming'", "[import] incoming"),
+            ("health.url = 'localhost'", "[health] url"),
+            ("health.status = 1000", "[health] status"),
+            ("restore.kind = 'zfs'", "[restore] kind"),
+            ("restore = { kind = 'none', required = true }", "[restore] required"),
+            ("restore.keep = 21", "[restore] keep"),
+            ("restore.size = '2G'", "[restore] size"),
+            ("restore.pool-limit-percent = 96", "[restore] pool-limit-percent"),
+            ("restore.data = ['till']", "[restore] data"),
+            ("reboot.policy = 'sometimes'", "[reboot] policy"),
+            ("reboot.lock-url = 'fleet'", "[reboot] lock-url"),
+            ("reboot.lock-group = 'a b'", "[reboot] lock-group"),
         ] {
             let error = settings(text).unwrap_err();
             assert!(error.contains(key), "{error}");

@@ -5,13 +5,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use format::policy::Reboot;
+
 use crate::cli::Options;
 use crate::config::{Metered, Mirror};
 use crate::error::one_line;
 use crate::node::Node;
-use crate::pace;
+use crate::restore::{self, Boot, Mounts};
 use crate::schedule::{self, Gate};
-use crate::status;
+use crate::{pace, reboot, recover, status};
 
 /// The explanation.
 pub fn explain(options: &Options) -> String {
@@ -126,15 +128,15 @@ fn installing(node: &Node, say: &mut Says) {
     } else {
         say.ok("the package manager is cut off from the network while it installs");
     }
-    match &node.settings.health_url {
-        Some(url) => say.ok(format!(
-            "after an install {url} must answer within {} s",
-            node.settings.health_timeout.as_secs()
-        )),
+    let health = &node.settings.health;
+    match &health.url {
+        Some(url) => say.ok(format!("after an install {url} must answer within {} s", health.timeout.as_secs())),
         None => say.note(
-            "no [health] url: after an install only the package state and the health hooks are checked",
+            "no [health] url: after an install only packages, the hooks in /etc/prestage/hooks.d/health and the units of \
+             systemd are checked",
         ),
     }
+    way_back(node, say);
     match &node.settings.report_url {
         Some(url) => say.ok(format!("reports go to {url}")),
         None => say.note("no [report] url: outcomes stay in the status file and the queue"),
@@ -145,6 +147,70 @@ fn installing(node: &Node, say: &mut Says) {
             say.ok(format!("{} MiB are free in {}", free / 1024 / 1024, folder.display()));
             break;
         }
+    }
+}
+
+/// How this node would go back, and what would go back with it.
+fn way_back(node: &Node, say: &mut Says) {
+    let found = restore::find(node);
+    let mut is_taken = false;
+    for verdict in &found.verdicts {
+        match &verdict.finding {
+            Ok(what) if !is_taken => {
+                is_taken = true;
+                say.ok(format!("restore points are made by {}: {what}", verdict.kind));
+            }
+            Ok(what) => say.note(format!("{} would do as well: {what}", verdict.kind)),
+            Err(why) => say.note(format!("no restore points by {}: {why}", verdict.kind)),
+        }
+    }
+    if !is_taken {
+        say.note(
+            "no restore points: what an install breaks, packages alone can undo, which is the weaker way",
+        );
+    }
+    if let Err(error) = found.check(node, 0) {
+        say.missing(error);
+    }
+    let places = Boot::of(node);
+    if is_taken && !places.places().is_empty() {
+        let list: Vec<String> = places.places().iter().map(|place| format!("/{place}")).collect();
+        say.ok(format!(
+            "{} is copied with each restore point, for it is not on the root's volume",
+            list.join(" and ")
+        ));
+    }
+    let mounts = Mounts::read(&node.root);
+    let of_root = mounts.root().map(|mount| mount.device.clone());
+    for path in &node.settings.restore.data {
+        let on_root = mounts.holding(&path.display().to_string()).map(|m| m.device.clone()) == of_root;
+        match found.points.kind() {
+            "timeshift" => say.ok(format!("{} does not go back: timeshift leaves it alone", path.display())),
+            "none" => {}
+            kind if on_root => say.missing(format!(
+                "{} is on the root's volume, and a rollback by {kind} would take its data back too: give it a file system \
+                 of its own",
+                path.display()
+            )),
+            _ => say.ok(format!("{} does not go back: it is on a file system of its own", path.display())),
+        }
+    }
+    if is_taken && node.settings.restore.data.is_empty() {
+        say.note("what applications write on the root's volume goes back with it: [restore] data names what must not");
+    }
+    match reboot::policy(node, None) {
+        Reboot::Never => say.note("this node is never booted by itself: [reboot] policy"),
+        policy => say.ok(format!("it is booted by itself in the maintenance window: {}", policy.as_str())),
+    }
+    if let Some(last) = recover::last(node) {
+        let way = match &last.restore_point {
+            Some(point) => match found.points.is_there(point) {
+                Ok(true) => format!("by the restore point {} ({})", point.id, point.kind),
+                _ => format!("but its restore point {} is gone", point.id),
+            },
+            None => "by packages alone".to_owned(),
+        };
+        say.ok(format!("`prestage rollback` goes back to before bundle {}, {way}", last.bundle.version));
     }
 }
 

@@ -69,6 +69,12 @@ impl Error {
         Error { exit, what: one_line(&what.to_string()), cure }
     }
 
+    /// The same with more to say.
+    #[must_use]
+    pub fn with(self, more: &str) -> Self {
+        Error { what: format!("{}{}", self.what, one_line(more)), ..self }
+    }
+
     /// Not ready; it will be tried again.
     pub fn deferred(what: impl fmt::Display) -> Self {
         Error::new(Exit::Deferred, what, "it is tried again by itself")

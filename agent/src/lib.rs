@@ -14,6 +14,7 @@ mod delays; // how fast mirrors answer on an idle line, from run to run
 mod doctor; // what is configured, what is missing, what comes next, in plain words
 mod error; // exit codes, and errors that name the cure
 mod fetch; // bytes in: transports, ranges, resume, throttle
+mod heal; // what is cured without hands before an install
 mod incoming; // what was pushed here, whole or not yet
 mod logging; // to the journal, syslog or the terminal
 mod node; // this machine: paths, identity, clock, settings, in one value
@@ -23,6 +24,8 @@ mod plan; // what this node needs of a bundle
 mod policy; // what the centre has signed for this node
 mod progress; // how a transfer is going, for those who watch
 mod quarantine; // bundles that this node refuses
+mod reboot; // the boot that an install or a rollback needs
+mod recover; // an install that has begun, to its end or back
 mod refresh; // trusted metadata, from any transport
 mod render; // templates that an operator can override
 mod report; // outcomes on their way to the centre

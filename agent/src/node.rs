@@ -1,6 +1,7 @@
 //! This machine in one value: its root, paths, identity, settings and clock, handed down to every step.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use format::digest::Sha256;
 use format::name::{NodeId, Variant};
@@ -129,6 +130,41 @@ impl Node {
         })
     }
 
+    /// The same for an install, which does not wait for a slow mirror: where it is due, a fetch that is under way makes way
+    /// for it. What comes of that is at most one connection's worth of patience away.
+    ///
+    /// # Errors
+    /// Deferred, if another one runs and does not make way.
+    pub fn lock_for_install(&self, is_due: bool) -> Result<Lock> {
+        /// Between two looks at the lock.
+        const PAUSE: Duration = Duration::from_millis(200);
+        let refused = match self.lock() {
+            Err(error) if is_due && error.exit == Exit::Deferred => error,
+            other => return other,
+        };
+        log::info!("waiting for a fetch to make way");
+        // One after the other, where several wait.
+        let _waiting = Lock::wait(&self.install_waits())?;
+        let end = self.clock.instant() + 2 * self.settings.stall_timeout + Duration::from_secs(10);
+        while self.clock.instant() < end {
+            self.clock.sleep(PAUSE);
+            match self.lock() {
+                Err(error) if error.exit == Exit::Deferred => {}
+                other => return other,
+            }
+        }
+        Err(refused)
+    }
+
+    /// Whether an install waits for whoever fetches.
+    pub fn is_install_waiting(&self) -> bool {
+        file::is_locked(&self.install_waits())
+    }
+
+    fn install_waits(&self) -> PathBuf {
+        self.root.join("run/prestage/install-waits")
+    }
+
     /// Makes the folders that the unprivileged steps write. They belong to whoever runs those steps; what root does in
     /// them later, it does with his rights.
     ///
@@ -227,7 +263,7 @@ impl Node {
         });
         let needs_tls = mirrors
             .chain(&self.settings.report_url)
-            .chain(&self.settings.health_url)
+            .chain(&self.settings.health.url)
             .any(|url| url.starts_with("https://"));
         Client::new(&self.settings, &self.root, needs_tls)
     }

@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use format::digest::Sha256;
-use format::policy::Schedule;
 use format::status::NextFetch;
 use format::time::UnixTime;
 
 use crate::error::{Error, Exit, Result};
-use crate::fetch::zone_of;
 use crate::node::Node;
+use crate::schedule::Hours;
 use crate::spread::{Decision, State};
 
 /// The pacing of one run.
@@ -56,15 +55,20 @@ impl<'n> Keeper<'n> {
         !self.is_obeyed
     }
 
+    /// What this run was doing goes on as soon as the node is asked again: it has made way for an install.
+    pub fn soon(&mut self) {
+        self.turn = Some(self.node.now());
+    }
+
     /// Whether to fetch this bundle now. `policy`: the transfer windows of the node's policy; its own come before them,
     /// and bytes need both.
     ///
     /// # Errors
     /// Deferred, with the time; or if the decision cannot be kept.
-    pub fn turn(&mut self, index: Sha256, policy: Option<&Schedule>) -> Result<()> {
+    pub fn turn(&mut self, index: Sha256, policy: Option<&Hours>) -> Result<()> {
         let (node, settings, now) = (self.node, &self.node.settings.fetch, self.node.now());
         let own = settings.transfer_windows.as_deref().map(|windows| (windows, node.zone()));
-        let by_policy = policy.map(|schedule| (schedule.windows.as_slice(), zone_of(schedule, node.zone())));
+        let by_policy = policy.map(|hours| (hours.windows(), hours.zone().clone()));
         let (windows, zone) =
             own.or(by_policy).map_or((None, node.zone()), |(windows, zone)| (Some(windows), zone));
         self.state = std::mem::take(&mut self.state).sees(index, now);

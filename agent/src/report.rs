@@ -41,6 +41,12 @@ pub struct Details {
     pub changes: Vec<format::inventory::PackageChange>,
     /// The digest of the inventory afterwards.
     pub inventory: Option<format::digest::Sha256>,
+    /// The restore point that was made or used.
+    pub restore_point: Option<String>,
+    /// What was cured without hands.
+    pub healed: Vec<String>,
+    /// When it ended; none: now.
+    pub at: Option<format::time::UnixTime>,
 }
 
 /// Puts a report into the queue.
@@ -57,7 +63,7 @@ pub fn queue(
     bytes_from_site: u64,
 ) -> Result<()> {
     let Said { outcome, message, details } = said;
-    let at = node.now();
+    let at = details.at.unwrap_or_else(|| node.now());
     let report = Report {
         api_version: API_VERSION.into(),
         kind: KIND.into(),
@@ -76,6 +82,8 @@ pub fn queue(
         seconds,
         bytes_received,
         bytes_from_site,
+        restore_point: details.restore_point,
+        healed: details.healed,
     };
     let bytes = serde_json::to_vec(&report).map_err(|e| Error::io("report", &e.into()))?;
     // Milliseconds first, so that names are in the order of events; and never before what is queued already, whatever

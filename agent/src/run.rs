@@ -5,17 +5,16 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use format::digest::Sha256;
-use format::index::MAX_INDEX;
 use format::name::{BundleVersion, TargetPath};
 use format::policy::PatchPolicy;
 use format::report::{Outcome, Step};
-use format::status::{InstalledStatus, QuarantineEnd, Quarantined, State as NodeState};
+use format::status::{QuarantineEnd, Quarantined, State as NodeState};
 use format::time::UnixTime;
 use format::trust::TrustedMetadataSet;
 use host::file;
 
 use crate::account::Account;
-use crate::bundle::{check_index, copy_index, read_index, reread_index};
+use crate::bundle::{check_index, copy_index, read_index};
 use crate::cli::{Options, Verb};
 use crate::decide::{self, Decision, Offer};
 use crate::error::{Error, Exit, Result};
@@ -26,19 +25,23 @@ use crate::pace::Keeper;
 use crate::plan::Plan;
 use crate::policy::Rule;
 use crate::quarantine::{self, Quarantine, Release, is_unverified};
+use crate::recover::{self, Around, Left};
 use crate::refresh::{Keep, KeptMetadata, refresh};
 use crate::report::Said;
-use crate::restore::NoRestorePoints;
-use crate::schedule::{self, Gate};
+use crate::restore;
+use crate::schedule::{self, Gate, Hours};
 use crate::share::Site;
 use crate::spread::{self, Why};
 use crate::stage::{self, StagedRepo};
 use crate::store::Store;
+use crate::transaction::health;
 use crate::transaction::health::HealthCheck;
-use crate::transaction::journal::Journal;
-use crate::transaction::state::{Event, State};
-use crate::transaction::{self, Transaction};
-use crate::{doctor, incoming, plan, policy, print, report, share, space, status, transfer, verify};
+use crate::transaction::journal::{Intent, Journal};
+use crate::transaction::pace;
+use crate::transaction::state::{Cause, Event, State};
+use crate::{
+    doctor, heal, incoming, plan, policy, print, reboot, report, share, space, status, transfer, verify,
+};
 
 /// Runs one verb.
 ///
@@ -54,6 +57,8 @@ pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
         Verb::Run => whatever_is_due(&node),
         Verb::Fetch { now } => fetch(&node, *now).map(|()| Exit::Done),
         Verb::Install { now } => install(&node, *now).map(|()| Exit::Done),
+        Verb::Recover => recover(&node).map(|()| Exit::Done),
+        Verb::Rollback { now } => rollback(&node, *now).map(|()| Exit::Done),
         Verb::Import { path, everything } => import(&node, path.as_deref(), *everything).map(|()| Exit::Done),
         Verb::Share { listen } => share::serve(&node, *listen).map(|()| Exit::Done),
         Verb::Verify { path } => verify::verify(&node, path).map(|text| print(&text)).map(|()| Exit::Done),
@@ -182,6 +187,9 @@ fn fetch_as_its_user(
     line.close(&mut result, account.status());
     account.traffic(mirrors);
     if let Some(keeper) = keeper {
+        if node.is_install_waiting() {
+            keeper.soon();
+        }
         let asked = mirrors.iter().filter_map(|m| m.asked()).max();
         keeper.close(&result, asked, line.has_progressed())?;
         account.status().next_fetch = keeper.next();
@@ -219,6 +227,7 @@ fn refresh_plan_fetch_stage(
     policy::fetch(&set, &transfer::Line::new(node, true).fetcher(mirrors, &policies))?;
     let rule = policy::read(&set, &policies, &node.settings.labels)?;
     let transfer = rule.policy().and_then(|p| p.transfer.clone()).unwrap_or_default();
+    let hours = transfer.schedule.as_ref().map(|schedule| hours_of(node, &rule, schedule)).transpose()?;
     account.status().policy = rule.policy().map(PatchPolicy::id);
     quarantine.release(&rule.releases())?;
     let offer = match decide::decide(&set, &node.variant, &rule) {
@@ -241,9 +250,9 @@ fn refresh_plan_fetch_stage(
 
     // A fleet does not fetch all at once: whose turn it is not yet waits for it.
     if let Some(keeper) = keeper {
-        keeper.turn(offer.bundle.index, transfer.schedule.as_ref()).inspect_err(|_| account.nothing_new())?;
+        keeper.turn(offer.bundle.index, hours.as_ref()).inspect_err(|_| account.nothing_new())?;
     }
-    line.obey(transfer);
+    line.obey(hours, transfer.rate);
 
     // Plan: with the index and the small metadata members, let the node's own package manager say what it needs.
     let store = Store::open(node.fetched("store"))?;
@@ -306,39 +315,138 @@ fn refresh_plan_fetch_stage(
     Ok(said)
 }
 
-/// `install`: install what is staged; `now`: whatever the window says.
+/// `install`: install what is staged; `now`: whatever the window says. What an earlier run has left comes first.
 fn install(node: &Node, now: bool) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::new(Exit::Io, "an install needs root", "run it as root; the systemd unit does"));
-    }
-    node.make_folders()?;
-    node.make_private_folder()?;
-    let _lock = node.lock()?;
+    as_root(node, "an install")?;
+    let _lock = node.lock_for_install(is_install_due(node, now))?;
     let mut account = Account::open(node, Step::Install);
     let mut refused = Quarantine::open(node.private("refused.json"), Step::Install)?;
-    let result = match Journal::open(&node.private("journal.json"))? {
-        Some(journal) => go_on(node, journal, &mut account),
-        None => verify_and_install(node, now, &mut refused, &mut account),
-    };
-    match (&result, account.bundle()) {
-        (Ok(said), _) if said.outcome == Outcome::Installed => refused.retain(|_| false)?,
-        (Err(error), Some(bundle))
-            if matches!(error.exit, Exit::InstallFailed | Exit::RolledBack | Exit::NeedsPerson) =>
-        {
-            refused.put(bundle, error, node.now(), QuarantineEnd::ByHand)?;
+    let restore = restore::find(node);
+    let around = Around { node, restore: &restore, gate: boot_gate(node), now };
+    let result = match recover::left_over(node, &restore)? {
+        Left::Open(journal) => around.go_on(*journal, &mut account),
+        Left::Damaged(what) => Err(damaged(what, &mut account)),
+        Left::Nothing => {
+            tend(&restore);
+            verify_and_install(&around, &mut refused, &mut account)
         }
-        _ => {}
+    };
+    around.close(&mut refused, account, result)
+}
+
+/// `recover`: go on with what a power cut or a boot has interrupted, and nothing else. At boot.
+fn recover(node: &Node) -> Result<()> {
+    as_root(node, "going on with an install")?;
+    let _lock = node.lock_for_install(true)?;
+    let restore = restore::find(node);
+    let left = recover::left_over(node, &restore)?;
+    if let Left::Nothing = left {
+        print("nothing was interrupted\n");
+        return Ok(());
     }
-    account.close(result)
+    let mut account = Account::open(node, Step::Install);
+    let mut refused = Quarantine::open(node.private("refused.json"), Step::Install)?;
+    let around = Around { node, restore: &restore, gate: boot_gate(node), now: false };
+    let result = match left {
+        Left::Open(journal) => around.go_on(*journal, &mut account),
+        Left::Damaged(what) => Err(damaged(what, &mut account)),
+        Left::Nothing => return Ok(()),
+    };
+    around.close(&mut refused, account, result)
+}
+
+/// `rollback`: take the node back to before the last install; `now`: boot at once where that is needed.
+fn rollback(node: &Node, now: bool) -> Result<()> {
+    as_root(node, "a rollback")?;
+    let _lock = node.lock_for_install(true)?;
+    let mut account = Account::open(node, Step::Install);
+    let mut refused = Quarantine::open(node.private("refused.json"), Step::Install)?;
+    let restore = restore::find(node);
+    let around = Around { node, restore: &restore, gate: boot_gate(node), now };
+    let result = match recover::left_over(node, &restore)? {
+        Left::Open(mut journal) if journal.state == State::Rebooting => {
+            journal.message = Some("somebody on the node has asked for it".into());
+            journal.wanted_by = Some(Cause::Operator);
+            journal.record(Event::Asked)?;
+            around.go_on(*journal, &mut account)
+        }
+        // Going back already, or half-way in an install: that comes to its end first.
+        Left::Open(journal) => around.go_on(*journal, &mut account),
+        Left::Damaged(what) => Err(damaged(what, &mut account)),
+        Left::Nothing => match recover::last(node) {
+            Some(last) => {
+                let why = "somebody on the node has asked for it".to_owned();
+                around.undo(last, Cause::Operator, why, &mut account)
+            }
+            None => Err(Error::new(
+                Exit::Deferred,
+                "there is nothing to go back from: no bundle was installed here, or the node went back already",
+                "",
+            )),
+        },
+    };
+    around.close(&mut refused, account, result)
+}
+
+fn as_root(node: &Node, what: &str) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::new(
+            Exit::Io,
+            format!("{what} needs root"),
+            "run it as root; the systemd unit does",
+        ));
+    }
+    node.make_folders()?;
+    node.make_private_folder()
+}
+
+/// Whether an install would have something to do, as far as can be seen without the lock: then who fetches makes way.
+fn is_install_due(node: &Node, now: bool) -> bool {
+    if node.private("journal.json").exists() {
+        return true;
+    }
+    // Neither what is installed nor what is refused has anything to do.
+    let refused = Quarantine::open(node.private("refused.json"), Step::Install);
+    let refused = refused.iter().flat_map(|q| q.list()).map(|q| q.bundle.index.to_string());
+    let done: Vec<String> =
+        recover::last(node).map(|last| last.bundle.index.to_string()).into_iter().chain(refused).collect();
+    let staged = std::fs::read_dir(node.fetched("staged")).into_iter().flatten().flatten();
+    let is_new =
+        staged.map(|e| e.file_name().to_string_lossy().into_owned()).any(|name| !done.contains(&name));
+    is_new && (now || matches!(boot_gate(node), Gate::Open { .. }))
+}
+
+/// The node's own window.
+fn boot_gate(node: &Node) -> Gate {
+    schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now())
+}
+
+/// A journal that could not be read: what it was about is not known any more, and that is told.
+fn damaged(what: String, account: &mut Account<'_>) -> Error {
+    account.healed("damaged-journal");
+    Error::new(
+        Exit::Deferred,
+        format!("an install was interrupted, and its journal was damaged: {what}"),
+        "the next install mends what is half done and begins anew",
+    )
+}
+
+/// Restore points that have become a danger go, before anything else takes their place.
+fn tend(restore: &restore::Found) {
+    match restore.points.tend() {
+        Ok(Some(what)) => log::warn!("{what}"),
+        Ok(None) => {}
+        Err(error) => log::warn!("{error}"),
+    }
 }
 
 /// Re-verify everything as root, then the transaction.
 fn verify_and_install(
-    node: &Node,
-    now: bool,
+    around: &Around<'_>,
     refused: &mut Quarantine,
     account: &mut Account<'_>,
 ) -> Result<Said> {
+    let (node, now) = (around.node, around.now);
     // Trust anew: what the fetch step kept is only a mirror.
     let keep = Keep { folder: node.private("metadata"), initial_root: node.initial_root() };
     let kept: [Box<dyn Transport>; 1] = [Box::new(KeptMetadata::new(&node.fetched("metadata")))];
@@ -366,49 +474,94 @@ fn verify_and_install(
             return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, why));
         }
     };
+
+    // Back: the policy names an older bundle than the one that is here.
+    if rule.policy().is_some()
+        && let Some(last) = recover::goes_back(node, &wanted.bundle, refused)?
+    {
+        account.about(&last.bundle);
+        within_window(node, &wanted, &rule, now)?;
+        let why = format!("the policy has gone back to bundle {}", wanted.bundle.version);
+        return around.undo(last, Cause::Policy, why, account);
+    }
+
     let staged = |offer: &&Offer| node.fetched("staged").join(offer.bundle.index.to_string()).exists();
     let Some(offer) = std::iter::once(&wanted).chain(&otherwise).find(staged) else {
-        return nothing_is_staged(node, &wanted, &rule, now, refused, account);
+        return nothing_is_staged(node, &set, &wanted, &rule, now, refused, account);
     };
     account.about(&offer.bundle);
-    may_install(node, offer, &rule, now, refused)?;
+    let window_ends = may_install(node, offer, &rule, now, refused)?;
 
-    let (repo, plan) = verify_staged(node, &set, offer, &rule).inspect_err(|error| {
-        // The fetch step has verified all of this: whoever has changed it since may still be at work.
-        if is_unverified(error.exit as u8)
-            && let Err(e) = refused.put(&offer.bundle, error, node.now(), QuarantineEnd::Released)
-        {
-            log::error!("{e}");
-        }
-    })?;
+    let (mut repo, mut plan) =
+        verify_staged(node, &set, offer, &rule, Some(account)).inspect_err(|error| {
+            // The fetch step has verified all of this: whoever has changed it since may still be at work.
+            if is_unverified(error.exit as u8)
+                && let Err(e) = refused.put(&offer.bundle, error, node.now(), QuarantineEnd::Released)
+            {
+                log::error!("{e}");
+            }
+        })?;
     if plan.is_empty() {
         let message = format!("this node has everything that bundle {} has for it", offer.bundle.version);
         return Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message));
     }
 
+    if heal::make_room_for_kernels(node, &plan)? {
+        account.healed("full-boot");
+        (repo, plan) = verify_staged(node, &set, offer, &rule, Some(account))?;
+    }
+
     // Check the node before it is touched, write down where it stands, and begin.
-    let health = HealthCheck::of(node, rule.policy());
-    transaction::check_baseline(node, &health)?;
+    fits(node, window_ends, plan.changes.len() as u64, now)?;
+    around.restore.check(node, plan.disk_bytes)?;
+    let mut health = HealthCheck::of(node, rule.policy());
+    health::baseline(node, &mut health, offer.bundle.version.as_str())?;
     let before = node.package_manager()?.inventory()?;
     file::replace(&node.private("before"), before.to_text().as_bytes(), 0o600)?;
-    let journal = Journal::begin(
-        &node.private("journal.json"),
-        offer.bundle.clone(),
-        node.now(),
-        plan.packages,
-        plan.changes,
+    let intent = Intent {
+        bundle: offer.bundle.clone(),
+        started: node.now(),
+        packages: plan.packages,
+        changes: plan.changes,
         health,
-    )?;
-    transact(node, repo, before, journal, account)
+        previous: recover::last(node).map(|last| last.bundle),
+        may_go_back: rule.policy().and_then(|p| p.rollback.as_ref()).is_none_or(|r| r.enabled),
+        disk_bytes: plan.disk_bytes,
+        window_ends,
+        reboot: reboot::policy(node, rule.policy()),
+    };
+    let journal = Journal::begin(&node.private("journal.json"), intent)?;
+    around.transact(Some(repo), before, journal, account)
+}
+
+/// Whether what earlier installs took here fits into what is left of the window. A person does not wait.
+fn fits(node: &Node, window_ends: Option<UnixTime>, packages: u64, now: bool) -> Result<()> {
+    let Some(end) = window_ends.filter(|_| !now) else { return Ok(()) };
+    let takes = pace::estimate(&pace::load(&node.private("runs.json")), packages);
+    let left = u64::try_from(end.since(node.now())).unwrap_or(0);
+    if takes <= left {
+        return Ok(());
+    }
+    let what = format!(
+        "{packages} packages take about {} min here, and the maintenance window closes in {} min, at {end}",
+        takes.div_ceil(60),
+        left / 60
+    );
+    Err(Error::new(
+        Exit::Deferred,
+        what,
+        "it is begun in the next window that is long enough; widen it if none is",
+    ))
 }
 
 /// Copies what is staged to where only root can write, verifying every byte on the way, and plans anew from that. The
-/// copy is complete unless the plan is empty.
+/// copy is complete unless the plan is empty. With an account, what is half done is finished first, and counted there.
 fn verify_staged(
     node: &Node,
     set: &TrustedMetadataSet,
     offer: &Offer,
     rule: &Rule,
+    account: Option<&mut Account<'_>>,
 ) -> Result<(StagedRepo, Plan)> {
     let store = Store::open(node.fetched("store"))?;
     let index = copy_index(&store, offer, &node.private("index.json"))?;
@@ -417,9 +570,12 @@ fn verify_staged(
     let repo = StagedRepo::begin(node.private("staged"))?;
     repo.copy_verified(&store, &index, &index.metadata().collect::<Vec<_>>())?;
     let packages = node.package_manager()?;
-    if !packages.audit()?.is_empty() {
+    if let Some(account) = account
+        && !packages.audit()?.is_empty()
+    {
         log::warn!("an earlier run of the package manager was interrupted; finishing it first");
         packages.repair()?;
+        account.healed("interrupted-packages");
     }
     let resolution = packages.resolve(repo.folder(), &node.private("packages"))?;
     let plan = Plan::new(&offer.bundle, &index, packages.fingerprint()?, resolution, false)?;
@@ -430,9 +586,12 @@ fn verify_staged(
     Ok((repo, plan))
 }
 
-/// Nothing is staged: because nothing is needed, or not yet. What an earlier run left half done is finished all the same.
+/// Nothing is staged: because nothing is needed, or not yet. Which of the two, root finds out itself, from the bundle's
+/// metadata; what it found holds as long as bundle and packages are the same. What an earlier run left half done is finished
+/// all the same.
 fn nothing_is_staged(
     node: &Node,
+    set: &TrustedMetadataSet,
     wanted: &Offer,
     rule: &Rule,
     now: bool,
@@ -441,15 +600,26 @@ fn nothing_is_staged(
 ) -> Result<Said> {
     account.nothing_new();
     account.about(&wanted.bundle);
-    if Plan::load(&node.fetched("plan.json"))
-        .is_none_or(|plan| plan.bundle.index != wanted.bundle.index || !plan.is_empty())
-    {
-        return Err(Error::deferred(format!("bundle {} is not staged yet", wanted.bundle.version)));
-    }
+    let not_yet = || Error::deferred(format!("bundle {} is not staged yet", wanted.bundle.version));
     let packages = node.package_manager()?;
+    let (kept, fingerprint) = (node.private("plan.json"), packages.fingerprint()?);
+    let is_known = Plan::load(&kept).is_some_and(|plan| {
+        plan.is_empty() && (plan.bundle.index, plan.fingerprint) == (wanted.bundle.index, fingerprint)
+    });
+    if !is_known {
+        // Nothing is mended before it is known that it may be.
+        match verify_staged(node, set, wanted, rule, None) {
+            Ok((_, plan)) if plan.is_empty() => plan.save(&kept)?,
+            // It needs packages that are not here, or not even the metadata is.
+            Ok(_) => return Err(not_yet()),
+            Err(error) if error.exit == Exit::Deferred => return Err(not_yet()),
+            Err(error) => return Err(error),
+        }
+    }
     if !packages.audit()?.is_empty() {
         may_install(node, wanted, rule, now, refused)?;
         packages.repair()?;
+        account.healed("interrupted-packages");
     }
     match packages.audit()?.as_slice() {
         [] => {
@@ -466,15 +636,30 @@ fn half_done(packages: &[String], by_hand: &str) -> Error {
     Error::new(Exit::Deferred, what, "the next install tries to finish them")
 }
 
-/// Whether the bundle may be installed here and now.
-fn may_install(node: &Node, offer: &Offer, rule: &Rule, now: bool, refused: &Quarantine) -> Result<()> {
+/// Whether the bundle may be installed here and now; when the window closes, if there is one.
+fn may_install(
+    node: &Node,
+    offer: &Offer,
+    rule: &Rule,
+    now: bool,
+    refused: &Quarantine,
+) -> Result<Option<UnixTime>> {
     let unverified = Quarantine::open(node.fetched("quarantine.json"), Step::Fetch)?;
     let by_hand = |q: &&Quarantined| now && q.ends == QuarantineEnd::ByHand;
     let entries = [unverified.of(&offer.bundle.index), refused.of(&offer.bundle.index)];
     if let Some(q) = entries.into_iter().flatten().find(|q| !by_hand(q)) {
         return Err(quarantine::refusal(q));
     }
-    match maintenance_gate(node, rule)? {
+    within_window(node, offer, rule, now)
+}
+
+/// The maintenance window: the node's own and, where its policy has one, that as well. When it closes.
+fn within_window(node: &Node, offer: &Offer, rule: &Rule, now: bool) -> Result<Option<UnixTime>> {
+    let own = schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now());
+    let by_policy = rule.policy().and_then(|policy| policy.schedule.as_ref());
+    let by_policy = by_policy.map(|schedule| hours_of(node, rule, schedule)).transpose()?;
+    let gate = by_policy.map_or(own, |hours| schedule::both(own, hours.gate(node.now())));
+    match gate {
         Gate::Closed { until } if !now => Err(Error::new(
             Exit::Deferred,
             format!(
@@ -483,108 +668,23 @@ fn may_install(node: &Node, offer: &Offer, rule: &Rule, now: bool, refused: &Qua
             ),
             "",
         )),
-        _ => Ok(()),
+        Gate::Closed { .. } => Ok(None),
+        Gate::Open { until } => Ok(until),
     }
 }
 
-/// The maintenance window: the node's own and, where its policy has one, that as well.
-fn maintenance_gate(node: &Node, rule: &Rule) -> Result<Gate> {
-    let own = schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now());
-    let Some((policy, schedule)) = rule.policy().and_then(|p| Some((p, p.schedule.as_ref()?))) else {
-        return Ok(own);
-    };
-    let zone = match &schedule.timezone {
-        None => node.zone(),
-        Some(name) => schedule::zone(name.as_str())
-            .map_err(|e| Error::deferred(format!("policy {}: {e}", policy.id())))?,
-    };
-    Ok(schedule::both(own, schedule::gate(Some(&schedule.windows), &zone, node.now())))
+/// A schedule of the node's policy, as hours of this node.
+fn hours_of(node: &Node, rule: &Rule, schedule: &format::policy::Schedule) -> Result<Hours> {
+    Hours::resolve(schedule, &node.zone()).map_err(|e| {
+        let policy = rule.policy().map(PatchPolicy::id).unwrap_or_default();
+        let what = format!("policy {policy}: {e}");
+        Error::deferred(what)
+    })
 }
 
 /// The targets that every role which has something to say to this node covers.
 fn probes(node: &Node) -> [String; 2] {
     [decide::probe(&node.variant), policy::PROBE.to_owned()]
-}
-
-/// Goes on with an install that was interrupted: everything it needs was verified and is in root's own folder.
-fn go_on(node: &Node, mut journal: Journal, account: &mut Account<'_>) -> Result<Said> {
-    log::warn!("transaction {} was interrupted in {:?}; going on", journal.id, journal.state);
-    account.about(&journal.bundle);
-    let index = reread_index(&node.private("index.json")).map_err(|e| {
-        let what = format!("an install was interrupted, and what it was doing cannot be read any more: {e}");
-        Error::new(
-            Exit::NeedsPerson,
-            what,
-            "repair the packages, then remove /var/lib/prestage/private/journal.json",
-        )
-    })?;
-    // What the agent that died has left at work is waited for, and if it takes longer, another run goes on.
-    if let Err(error) = node.package_manager()?.repair()
-        && error.exit == Exit::Deferred
-    {
-        return Err(error);
-    }
-    let before = file::read_limited(&node.private("before"), MAX_INDEX)?.unwrap_or_default();
-    let before = format::inventory::Inventory::from_text(&String::from_utf8_lossy(&before));
-    // Copied again: a file that was being written when the power went may be torn.
-    let repo = StagedRepo::begin(node.private("staged"))?;
-    let store = Store::open(node.fetched("store"))?;
-    let members: Vec<_> =
-        index.metadata().chain(index.packages().filter(|m| journal.packages.contains(&m.sha256))).collect();
-    repo.copy_verified(&store, &index, &members)?;
-    journal.record(Event::Restarted { rebooted: false })?;
-    transact(node, repo, before, journal, account)
-}
-
-/// restore point → install → check → commit | roll back.
-fn transact(
-    node: &Node,
-    repo: StagedRepo,
-    before: format::inventory::Inventory,
-    mut journal: Journal,
-    account: &mut Account<'_>,
-) -> Result<Said> {
-    account.transaction(&journal.id);
-    account.now(
-        NodeState::Installing,
-        format!("installing bundle {} (transaction {})", journal.bundle.version, journal.id),
-    )?;
-    let packages = node.package_manager()?;
-    let mut transaction = Transaction {
-        node,
-        packages: packages.as_ref(),
-        restore_points: &NoRestorePoints,
-        repo,
-        before,
-        seen: None,
-        failure: None,
-    };
-    let end = match transaction.run(&mut journal)? {
-        State::Finished { end } => end,
-        waiting => {
-            return Err(Error::new(
-                Exit::Deferred,
-                format!("transaction {}: {waiting:?}", journal.id),
-                "it goes on after the next boot",
-            ));
-        }
-    };
-    let now = packages.inventory()?;
-    account.changed(transaction.before.changes_to(&now), now.digest());
-    account.status().reboot_required = packages.reboot_required();
-    account.seen(transaction.seen.take());
-    file::remove(transaction.repo.folder())?;
-    let concluded =
-        transaction::conclude(end, &journal, transaction.failure.take(), packages.words().by_hand);
-    let (bundle, changes) = (journal.bundle.clone(), journal.changes.len() as u64);
-    let message =
-        format!("bundle {}: {changes} packages changed (transaction {})", bundle.version, journal.id);
-    journal.close()?;
-    concluded?;
-    account.status().installed =
-        Some(InstalledStatus { bundle, at: node.now(), packages: changes, inventory: now.digest() });
-    account.status().plan = None;
-    Ok(account.said(Outcome::Installed, NodeState::UpToDate, message))
 }
 
 /// `release`: have a bundle again that this node refuses.

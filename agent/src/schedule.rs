@@ -1,5 +1,6 @@
 //! Maintenance windows in the node's time zone. Pure: the time and the zone are arguments.
 
+use format::policy::Schedule;
 use format::time::UnixTime;
 use format::window::Window;
 use jiff::civil::{Date, DateTime, Weekday};
@@ -33,6 +34,42 @@ pub enum Gate {
         /// When the next window opens.
         until: UnixTime,
     },
+}
+
+/// Windows, and the zone that their hours are in: resolved once, for whoever asks.
+#[derive(Clone, Debug)]
+pub struct Hours {
+    windows: Vec<Window>,
+    zone: TimeZone,
+}
+
+impl Hours {
+    /// Those of a policy; in the node's own zone where it names none.
+    ///
+    /// # Errors
+    /// If the node does not know the zone. Nothing is begun in hours that nobody knows.
+    pub fn resolve(schedule: &Schedule, own: &TimeZone) -> Result<Hours, String> {
+        let zone = match &schedule.timezone {
+            None => own.clone(),
+            Some(name) => self::zone(name.as_str())?,
+        };
+        Ok(Hours { windows: schedule.windows.clone(), zone })
+    }
+
+    /// The windows.
+    pub fn windows(&self) -> &[Window] {
+        &self.windows
+    }
+
+    /// Their zone.
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    /// Whether one of them is open.
+    pub fn gate(&self, now: UnixTime) -> Gate {
+        gate(Some(&self.windows), &self.zone, now)
+    }
 }
 
 /// Whether `now` is in one of `windows`. No windows at all: always open. An empty list: never, which is said as
@@ -222,6 +259,20 @@ mod tests {
             gate_of("Fri 02:00-04:00", "Pacific/Apia", "2011-12-30T10:00:00Z"),
             Gate::Closed { until: at("2011-12-30T12:00:00Z") }
         );
+    }
+
+    #[test]
+    fn a_zone_that_this_node_does_not_know_is_an_error_and_not_another_zone() {
+        let schedule = |zone: Option<&str>| Schedule {
+            windows: vec!["02:00-04:00".parse().unwrap()],
+            timezone: zone.map(|zone| zone.parse().unwrap()),
+        };
+        let own = TimeZone::get("Europe/Berlin").unwrap();
+        assert!(Hours::resolve(&schedule(Some("Mars/Olympus")), &own).is_err());
+        let now = at("2026-11-23T01:30:00Z"); // 02:30 in Berlin
+        assert!(matches!(Hours::resolve(&schedule(None), &own).unwrap().gate(now), Gate::Open { .. }));
+        let utc = Hours::resolve(&schedule(Some("UTC")), &own).unwrap();
+        assert_eq!(utc.gate(now), Gate::Closed { until: at("2026-11-23T02:00:00Z") });
     }
 
     #[test]

@@ -94,7 +94,17 @@ impl StagedRepo {
         Ok(StagedRepo { folder })
     }
 
-    /// Copies `members` from the store and verifies them meanwhile.
+    /// The one that an interrupted run has made there, as far as it came: what is in it counts only once
+    /// [`StagedRepo::copy_verified`] has read it again. The store may not have it any more.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn again(folder: PathBuf) -> Result<Self> {
+        file::make_folder(&folder, 0o700)?;
+        Ok(StagedRepo { folder })
+    }
+
+    /// Copies `members` from the store and verifies them meanwhile; what is here already is read again.
     ///
     /// # Errors
     /// Deferred, if one is missing; integrity, if one is not what the index says.
@@ -104,6 +114,10 @@ impl StagedRepo {
             if let Some(parent) = target.parent() {
                 file::make_folder(parent, 0o700)?;
             }
+            if is_whole(&target, member) {
+                continue;
+            }
+            file::remove(&target)?;
             copy_verified(store, &target, index, member).inspect_err(|_| {
                 // What is not verified does not stay where a package manager could ever see it.
                 if let Err(error) = file::remove(&target) {
@@ -155,6 +169,12 @@ fn copy_verified(store: &Store, target: &Path, index: &Index, member: &Member) -
         return Err(altered(store, member, &format!("its sha256 is {digest}, not {}", member.sha256)));
     }
     Ok(())
+}
+
+/// Whether a file that only root can write is the member, to the last byte: not torn by a power cut.
+fn is_whole(path: &Path, member: &Member) -> bool {
+    let digest = file::open_regular(path).and_then(|mut file| format::digest::Sha256::of_reader(&mut file));
+    digest.is_ok_and(|(digest, size)| (digest, size) == (member.sha256, member.size))
 }
 
 /// What was altered goes, so that the next fetch gets it again.

@@ -4,16 +4,17 @@ use std::io::{IsTerminal as _, Write as _};
 use std::rc::Rc;
 use std::time::Duration;
 
-use format::policy::Transfer;
+use format::rate::Rate;
 use format::status::Status;
 
 use crate::aside::Aside;
 use crate::delays::{self, Delays};
 use crate::error::Result;
-use crate::fetch::{Background, Fetcher, LEAST_PROGRESS, Rule, Throttle, Transport};
+use crate::fetch::{Background, Fetcher, Flow, LEAST_PROGRESS, Rule, Throttle, Transport};
 use crate::node::Node;
 use crate::progress::{self, Progress};
 use crate::report::Said;
+use crate::schedule::Hours;
 use crate::status;
 use crate::store::Store;
 
@@ -49,7 +50,11 @@ impl<'n> Line<'n> {
     pub fn new(node: &'n Node, is_hurried: bool) -> Self {
         let rule = Rc::new(Rule::new(&node.settings, node.zone(), node.now(), is_hurried));
         let asked = rule.clone();
-        let throttle = Throttle::new(&node.clock, move |now| asked.flow(now));
+        let throttle = Throttle::new(&node.clock, move |now| match node.is_install_waiting() {
+            // What is here stays, and the next fetch goes on from there.
+            true => Flow::Stop("an install waits for its turn, and the fetch makes way for it".into()),
+            false => asked.flow(now),
+        });
         let delays = delays::load(&node.fetched(DELAYS), node.now());
         let known = delays.iter().map(|(mirror, least)| (mirror.clone(), least.time()));
         let fetch = &node.settings.fetch;
@@ -59,8 +64,8 @@ impl<'n> Line<'n> {
     }
 
     /// What the node's policy says counts too.
-    pub fn obey(&self, policy: Transfer) {
-        self.rule.obey(policy);
+    pub fn obey(&self, hours: Option<Hours>, rate: Option<Rate>) {
+        self.rule.obey(hours, rate);
     }
 
     /// What fetches from these mirrors into this store.

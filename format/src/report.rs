@@ -55,6 +55,12 @@ pub struct Report {
     /// Bytes that came from other nodes of the site.
     #[serde(default)]
     pub bytes_from_site: u64,
+    /// The restore point that the install made or went back to, as `KIND:NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_point: Option<String>,
+    /// What was cured without hands in this step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub healed: Vec<String>,
 }
 
 /// Which bundle.
@@ -168,6 +174,8 @@ mod tests {
             seconds: 41,
             bytes_received: 0,
             bytes_from_site: 0,
+            restore_point: Some("lvm-thin:vg0/prestage_ab12".into()),
+            healed: vec!["interrupted-packages".into()],
         }
     }
 

@@ -87,6 +87,24 @@ pub struct Status {
     /// Nodes of the site that lied or stalled and are not asked for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers_aside: Vec<Aside>,
+    /// The restore point that `prestage rollback` would go back to, or that an install under way would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_point: Option<RestorePointStatus>,
+    /// What was cured without hands, and how often, since the node was set up.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub healed: BTreeMap<String, u64>,
+}
+
+/// A restore point.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePointStatus {
+    /// What made it: `lvm-thin`, `lvm`, `btrfs`, `timeshift`.
+    pub kind: String,
+    /// Its name there.
+    pub id: String,
+    /// The node as it was before this bundle.
+    pub before: BundleRef,
 }
 
 /// When a node fetches next.
@@ -145,6 +163,8 @@ pub enum State {
     Staged,
     /// An install began and has not ended.
     Installing,
+    /// An install, or a rollback, takes effect at the next boot.
+    AwaitingReboot,
     /// Something was not ready before there was anything to fetch; it will be tried again.
     Deferred,
     /// A bundle or the repository was refused.
@@ -157,12 +177,13 @@ pub enum State {
 
 impl State {
     /// Every state, for metrics that show one series each.
-    pub const ALL: [State; 9] = [
+    pub const ALL: [State; 10] = [
         State::Unknown,
         State::UpToDate,
         State::Fetching,
         State::Staged,
         State::Installing,
+        State::AwaitingReboot,
         State::Deferred,
         State::Quarantined,
         State::Failed,
@@ -348,7 +369,7 @@ mod tests {
                 }),
                 policy: Some("operations/edge".into()),
                 quarantine: vec![Quarantined {
-                    bundle,
+                    bundle: bundle.clone(),
                     step: Step::Fetch,
                     since: at,
                     exit_code: 2,
@@ -370,6 +391,12 @@ mod tests {
                     background: Some(16_000),
                 }),
                 peers_aside: vec![Aside { name: "10.0.0.12:8571".into(), until: at, why: "damaged".into() }],
+                restore_point: Some(RestorePointStatus {
+                    kind: "lvm-thin".into(),
+                    id: "vg0/prestage_ab12".into(),
+                    before: bundle.clone(),
+                }),
+                healed: BTreeMap::from([("interrupted-packages".into(), 2)]),
             },
         }
     }

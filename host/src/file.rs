@@ -79,6 +79,35 @@ fn aside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.new"))
 }
 
+/// Exchanges what two names on one file system stand for.
+///
+/// In one step with glibc (renameat2(2)); musl has no such call, so there it is two renames, right after everything before
+/// them was made durable: on a file system that writes in transactions both are in the same one, unless it ends within
+/// these microseconds.
+///
+/// # Errors
+/// With the first path in the text.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    #[cfg(target_env = "gnu")]
+    let done = nix::fcntl::renameat2(
+        nix::fcntl::AT_FDCWD,
+        one,
+        nix::fcntl::AT_FDCWD,
+        other,
+        nix::fcntl::RenameFlags::RENAME_EXCHANGE,
+    )
+    .map_err(io::Error::from);
+    #[cfg(not(target_env = "gnu"))]
+    let done = sync_folder_of(other).and_then(|()| {
+        let between = aside(one);
+        fs::rename(other, &between)?;
+        fs::rename(one, other)?;
+        fs::rename(&between, one)
+    });
+    at(one, done)?;
+    sync_folder_of(other)
+}
+
 /// Makes a rename or removal in the folder of `path` durable.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ pub mod clock; // what time it is, and waiting: one trait, so that tests give th
 pub mod command; // another program: fixed environment, its output, the end of its stderr in the error
 pub mod dialogue; // another program that is asked one thing, within a time, and may ask the operator
 pub mod file; // replaced files, locks, free space
+pub mod inhibit; // nobody powers the machine off meanwhile
 pub mod isolation; // an empty network namespace, and another root directory, for one child process
 pub mod link; // the links of this machine
 pub mod notify; // one line of status for the service manager

@@ -146,14 +146,31 @@ impl Client {
         response.map(|r| r.status().as_u16()).map_err(|e| explain(&e))
     }
 
-    /// The status code of a GET, over a fresh connection.
+    /// The status code of a GET and the first 64 KiB of its body, over a fresh connection. What is not UTF-8 is replaced.
     ///
     /// # Errors
-    /// If the server cannot be reached in `timeout`.
-    pub fn status(&self, url: &str, timeout: Duration) -> std::result::Result<u16, String> {
+    /// If the server cannot be reached, or has not answered in `timeout`.
+    pub fn answer(&self, url: &str, timeout: Duration) -> std::result::Result<(u16, String), String> {
         let request =
             self.agent.get(url).config().timeout_global(Some(timeout)).build().header("Connection", "close");
-        request.call().map(|r| r.status().as_u16()).map_err(|e| explain(&e))
+        small_answer(request.call().map_err(|e| explain(&e))?)
+    }
+
+    /// The same for a POST of a JSON document with one more header.
+    ///
+    /// # Errors
+    /// As [`Client::answer`].
+    pub fn ask_json(
+        &self,
+        url: &str,
+        header: (&str, &str),
+        body: &[u8],
+        timeout: Duration,
+    ) -> std::result::Result<(u16, String), String> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let request = self.agent.post(url).config().timeout_global(Some(timeout)).build();
+        let request = request.header("Content-Type", "application/json").header(header.0, header.1);
+        small_answer(request.send(body).map_err(|e| explain(&e))?)
     }
 
     fn traffic(&self) -> Traffic {
@@ -162,6 +179,15 @@ impl Client {
             requests: self.requests.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Status and the beginning of the body of an answer that is small, or of no interest beyond that.
+fn small_answer(response: ureq::http::Response<ureq::Body>) -> std::result::Result<(u16, String), String> {
+    const MOST: u64 = 64 * 1024;
+    let (status, mut body) = (response.status().as_u16(), Vec::new());
+    let mut reader = response.into_body().into_reader().take(MOST);
+    reader.read_to_end(&mut body).map_err(|e| format!("its answer breaks off: {e}"))?;
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// A file that the configuration names, below the node's root.

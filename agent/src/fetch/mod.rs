@@ -33,8 +33,8 @@ pub use bucket::Bucket;
 pub use http::{Client, HttpMirror, authorization};
 pub use local::{Archive, Folder};
 pub use origin::origin;
-pub use rule::{Rule, zone_of};
-pub use throttle::Throttle;
+pub use rule::Rule;
+pub use throttle::{Flow, Throttle};
 pub use transport::{Changed, Range, Traffic, Transport, TransportError, read_all, read_limited};
 pub use tries::Tries;
 

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 
-use format::policy::{Schedule, Transfer};
 use format::rate::Rate;
 use format::time::UnixTime;
 use format::window::Window;
@@ -10,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::throttle::Flow;
 use crate::config::{Metered, Settings};
-use crate::schedule::{self, Gate};
+use crate::schedule::{self, Gate, Hours};
 
 /// The settings that say so.
 pub struct Rule<'s> {
@@ -21,7 +20,7 @@ pub struct Rule<'s> {
     /// A person has called: neither windows nor the cost of the link keep the bytes back.
     is_hurried: bool,
     /// What the node's policy says beside them.
-    policy: RefCell<Transfer>,
+    policy: RefCell<(Option<Hours>, Option<Rate>)>,
 }
 
 impl<'s> Rule<'s> {
@@ -32,8 +31,8 @@ impl<'s> Rule<'s> {
     }
 
     /// From now on the policy counts too: bytes need its windows as well, and the lower of both caps holds.
-    pub fn obey(&self, policy: Transfer) {
-        self.policy.replace(policy);
+    pub fn obey(&self, hours: Option<Hours>, rate: Option<Rate>) {
+        self.policy.replace((hours, rate));
     }
 
     /// What holds at `now`.
@@ -44,11 +43,9 @@ impl<'s> Rule<'s> {
                 "the step has taken as long as [fetch] step-timeout allows; the next one goes on".into(),
             );
         }
-        let policy = self.policy.borrow();
+        let (hours, slower) = &*self.policy.borrow();
         let own = schedule::gate(fetch.transfer_windows.as_deref(), &self.zone, now);
-        let by_policy = policy.schedule.as_ref().map_or(Gate::Open { until: None }, |schedule| {
-            schedule::gate(Some(&schedule.windows), &zone_of(schedule, self.zone.clone()), now)
-        });
+        let by_policy = hours.as_ref().map_or(Gate::Open { until: None }, |hours| hours.gate(now));
         if !self.is_hurried
             && let Gate::Closed { until } = schedule::both(own, by_policy)
         {
@@ -59,7 +56,7 @@ impl<'s> Rule<'s> {
         };
         let of_the_hour = fetch.rates.iter().find(|(window, _)| open(window)).map(|(_, rate)| *rate);
         let own = of_the_hour.unwrap_or(self.settings.rate);
-        let rate = [own, policy.rate.and_then(Rate::bytes_per_second)].into_iter().flatten().min();
+        let rate = [own, slower.and_then(Rate::bytes_per_second)].into_iter().flatten().min();
         match fetch.metered {
             Metered::Pause if !self.is_hurried => Flow::Stop(
                 "this link costs by the byte ([fetch] metered); the bundle waits for another one".into(),
@@ -70,11 +67,6 @@ impl<'s> Rule<'s> {
             _ => Flow::Rate(rate),
         }
     }
-}
-
-/// The zone of a policy's windows; the node's own where it names none, or one that this node does not know.
-pub fn zone_of(schedule: &Schedule, own: TimeZone) -> TimeZone {
-    schedule.timezone.as_ref().and_then(|name| schedule::zone(name.as_str()).ok()).unwrap_or(own)
 }
 
 #[cfg(test)]
@@ -146,11 +138,12 @@ mod tests {
         let rule = Rule::new(&settings, zone, at("2026-11-23T00:00:00Z"), false);
         let noon = at("2026-11-23T12:00:00Z");
         assert_eq!(rule.flow(noon), Flow::Rate(Some(1_000_000)));
-        rule.obey(Transfer { schedule: None, rate: Some("500kB/s".parse().unwrap()) });
+        rule.obey(None, Some("500kB/s".parse().unwrap()));
         assert_eq!(rule.flow(noon), Flow::Rate(Some(500_000)));
         let windows = vec!["20:00-06:00".parse().unwrap()];
         let timezone = Some("America/New_York".parse().unwrap());
-        rule.obey(Transfer { schedule: Some(Schedule { windows, timezone }), rate: None });
+        let schedule = format::policy::Schedule { windows, timezone };
+        rule.obey(Some(Hours::resolve(&schedule, &TimeZone::UTC).unwrap()), None);
         let Flow::Stop(why) = rule.flow(noon) else { panic!("it is 7 in the morning there") };
         assert!(why.contains("2026-11-24T01:00:00Z"), "{why}");
     }

@@ -301,6 +301,59 @@ impl PackageManager for Apt<'_> {
         }
     }
 
+    fn reinstall(&self, repo: &Path) -> Result<()> {
+        let states = self
+            .command("dpkg-query")
+            .args(["-W", "-f", "${Package}\\t${Architecture}\\t${db:Status-Abbrev}\\n"])
+            .output()
+            .map_err(|e| explain(&e))?;
+        let broken = unfinished(&states.stdout);
+        let path = repo.join("Packages");
+        let offered = std::fs::File::open(&path).map_err(|e| Error::file(&path, &e))?;
+        let files = files_of(&broken, io::BufReader::new(offered)).map_err(|e| Error::file(&path, &e))?;
+        if files.is_empty() {
+            return Ok(());
+        }
+        log::warn!("installing {} packages again that dpkg could not finish", files.len());
+        let command = Command::new("dpkg")
+            .args(["--force-confdef", "--force-confold", "-i"])
+            .args(files.iter().map(|file| self.inside(&repo.join(file))));
+        let command = in_root(&self.root, noninteractive(command), !self.allow_network);
+        // What is missing of others comes with the install that follows; whether all is well is proved after that.
+        match command.output().map_err(|e| explain(&e)) {
+            Err(error) if error.exit == Exit::Deferred => Err(error),
+            Err(error) => {
+                log::warn!("{error}");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn remove_old_kernels(&self) -> Result<u64> {
+        // What apt takes for superfluous, of which kernels alone: APT::NeverAutoRemove and its rules for kernels hold.
+        let mut kernels = Vec::new();
+        let simulation =
+            self.command("apt-get").args(["--simulate", "-o", "Debug::NoLocking=true", "autoremove"]);
+        simulation
+            .lines(&mut |line| {
+                kernels.extend(
+                    line.strip_prefix("Remv ").and_then(|rest| rest.split(' ').next()).map(str::to_owned),
+                );
+                Ok(())
+            })
+            .map_err(Error::deferred)?;
+        kernels.retain(|name| is_kernel(name));
+        if kernels.is_empty() {
+            return Ok(0);
+        }
+        log::warn!("removing old kernels, for /boot is full: {}", kernels.join(", "));
+        let command = Command::new("apt-get").args(["-y", "-q", "purge"]).args(&kernels);
+        let command = in_root(&self.root, noninteractive(command), !self.allow_network);
+        command.output().map_err(Error::deferred)?;
+        Ok(kernels.len() as u64)
+    }
+
     fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen> {
         self.update(repo, scratch)?;
         let command = self.apt_get(repo, scratch)?.args(["-y", "--no-remove"]).args(UPGRADE);
@@ -347,6 +400,53 @@ impl PackageManager for Apt<'_> {
     fn reboot_required(&self) -> bool {
         self.root.join("run/reboot-required").exists() || self.root.join("var/run/reboot-required").exists()
     }
+}
+
+/// The packages that are not completely installed, `NAME`, architecture; of `dpkg-query` lines `NAME\tARCH\tABBREV`. Those
+/// that only wait to be configured or triggered are not among them: their files are there.
+fn unfinished(text: &str) -> Vec<(&str, &str)> {
+    let broken = |line: &'_ str| -> Option<(usize, usize, bool)> {
+        let name = line.find('\t')?;
+        let arch = name + 1 + line[name + 1..].find('\t')?;
+        let state = line.as_bytes().get(arch + 2)?;
+        Some((name, arch, b"HU".contains(state) || line[arch + 1..].contains('R')))
+    };
+    text.lines()
+        .filter_map(|line| {
+            let (name, arch, is_broken) = broken(line)?;
+            is_broken.then(|| (&line[..name], &line[name + 1..arch]))
+        })
+        .collect()
+}
+
+/// The files of packages in a Packages file, as it names them.
+fn files_of(packages: &[(&str, &str)], offered: impl BufRead) -> io::Result<Vec<String>> {
+    let mut files = Vec::new();
+    let (mut name, mut arch, mut file) = (String::new(), String::new(), String::new());
+    for line in offered.lines().chain([Ok(String::new())]) {
+        let line = line?;
+        match line.split_once(": ") {
+            Some(("Package", value)) => name = value.to_owned(),
+            Some(("Architecture", value)) => arch = value.to_owned(),
+            Some(("Filename", value)) => file = value.trim_start_matches("./").to_owned(),
+            _ if line.is_empty() => {
+                // A package of which dpkg knows nothing yet has no architecture.
+                let is_wanted = packages.iter().any(|(n, a)| *n == name && (a.is_empty() || *a == arch));
+                if is_wanted && !file.is_empty() && !file.contains("..") {
+                    files.push(std::mem::take(&mut file));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(files)
+}
+
+/// Whether a package of Debian or Ubuntu is a kernel or belongs to one.
+fn is_kernel(name: &str) -> bool {
+    ["linux-image-", "linux-headers-", "linux-modules-", "linux-modules-extra-"].iter().any(|prefix| {
+        name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    })
 }
 
 /// The environment in which nothing asks and nothing mails.

@@ -76,6 +76,14 @@ pub trait PackageManager {
     /// Finishes what an interruption left half done, as far as it can. Before the install, and after one that failed.
     fn repair(&self) -> Result<()>;
 
+    /// Installs again from `repo` what [`PackageManager::repair`] could not finish, because not all of its files are there.
+    /// Before the install, and never where there was nothing to repair.
+    fn reinstall(&self, repo: &Path) -> Result<()>;
+
+    /// Removes kernels that the distribution itself would remove: not the running one, not the newest ones. How many.
+    /// Where /boot is too full for an install.
+    fn remove_old_kernels(&self) -> Result<u64>;
+
     /// Does what [`PackageManager::resolve`] said, without a network. Returns what it saw of the network.
     fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen>;
 
@@ -98,7 +106,7 @@ fn inside(root: &Path, path: &Path) -> String {
 }
 
 /// Runs `command` with the node's root as `/`; if asked, without a network.
-fn in_root(root: &Path, command: Command, no_network: bool) -> Command {
+pub(crate) fn in_root(root: &Path, command: Command, no_network: bool) -> Command {
     let other_root = (root != Path::new("/")).then(|| root.to_owned());
     if other_root.is_some() || no_network {
         command.isolated(Isolation { no_network, root: other_root })

@@ -57,6 +57,8 @@ fn empty(node: &Node) -> NodeStatus {
             mirrors_aside: Vec::new(),
             transfer: None,
             peers_aside: Vec::new(),
+            restore_point: None,
+            healed: std::collections::BTreeMap::new(),
         },
     }
 }

@@ -33,6 +33,12 @@ pub fn render(status: &NodeStatus) -> String {
     out.sample("prestage_reports_queued", "", s.reports_queued);
     out.family("prestage_reboot_required", "gauge", "Whether the distribution asks for a reboot.");
     out.sample("prestage_reboot_required", "", u64::from(s.reboot_required));
+    if !s.healed.is_empty() {
+        out.family("prestage_healed_total", "counter", "What was cured without hands, and how often.");
+        for (what, times) in &s.healed {
+            out.sample("prestage_healed_total", &format!("what=\"{}\"", escape(what)), times);
+        }
+    }
     if let Some(expires) = s.metadata_expires {
         out.family(
             "prestage_metadata_expiry_timestamp_seconds",

@@ -305,6 +305,25 @@ impl PackageManager for Dnf<'_> {
         }
     }
 
+    fn reinstall(&self, _repo: &Path) -> Result<()> {
+        // An install begins with it: what was begun is written down.
+        Ok(())
+    }
+
+    fn remove_old_kernels(&self) -> Result<u64> {
+        let count = || -> Result<u64> {
+            let query = self.command("rpm").args(["-q", "--whatprovides", "kernel", "--qf", "%{NAME}\\n"]);
+            Ok(query.output().map_err(|e| explain(&e, e.stderr()))?.stdout.lines().count() as u64)
+        };
+        let before = count().unwrap_or(0);
+        let command = match self.flavour {
+            Flavour::Dnf4 => Command::new(self.flavour.program()).args(["-y", "remove", "--oldinstallonly"]),
+            Flavour::Yum => Command::new("package-cleanup").args(["-y", "--oldkernels", "--count=2"]),
+        };
+        in_root(&self.root, command, !self.allow_network).output().map_err(Error::deferred)?;
+        Ok(before.saturating_sub(count().unwrap_or(before)))
+    }
+
     fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen> {
         let configuration = self.configuration(Some(repo), scratch)?;
         let marker = scratch.join("begun.json");
