@@ -8,6 +8,8 @@
 #   make failure-table  each failure case for each package manager: exit code, and the node's state, proved (root)
 #   make test       formatting, lints, unit and end-to-end tests, a minute of fuzzing (root)
 #   make attacks    every attack that must fail, as a table: exit code, message, and whether the node changed (root)
+#   make test-kill  kill -9 of the agent and its children, 500 times at random, from fetch to rollback (root; half an hour;
+#                   KILLS=50 make test-kill: some minutes; PRESTAGE_SEED=N does the same again)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
 #   make fuzz       every reader of foreign bytes for ten minutes each
 #   make bench-fetch  how caps are kept, speed beside curl, idle polls (root)
@@ -20,7 +22,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist bench-refresh
+.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist bench-refresh
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -76,6 +78,12 @@ test-long: setup
 	@scripts/node-root.sh minimal >/dev/null
 	cargo build --quiet --workspace --bins --tests
 	cargo test -p prestage-tests --test e2e -- --ignored --test-threads 1
+
+test-kill: setup
+	@scripts/node-root.sh minimal >/dev/null
+	scripts/rpm-root.sh >/dev/null
+	cargo build --quiet --release -p prestage -p prestage-build -p prestage-tests
+	PRESTAGE_BIN=$(CURDIR)/target/release target/release/prestage-lab kill $(or $(KILLS),500)
 
 bench: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests

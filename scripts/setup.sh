@@ -27,6 +27,7 @@ time:/usr/bin/time:measures time and memory
 iproute2:/usr/sbin/ip:makes the network of the fleet bench, and looks at network namespaces
 bsdutils:/usr/bin/script:gives a test a terminal of its own
 nginx-light:/usr/sbin/nginx:is the web server that nodes are tested with
+btrfs-progs:/usr/bin/btrfs:makes nodes that can go back to a snapshot
 rsync:/usr/bin/rsync:is one of the usual ways that the fleet bench has beside the agent
 avahi-daemon:/usr/sbin/avahi-daemon:answers for nodes that look for each other
 tinyproxy-bin:/usr/bin/tinyproxy:is the proxy that nodes are tested with

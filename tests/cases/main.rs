@@ -18,6 +18,7 @@ mod proxy; // real web servers and a real proxy
 mod rate; // the cap as the wire sees it
 mod resume; // interruptions of every kind, at random
 mod rpm; // what only RPM nodes and repositories have
+mod safety; // restore points, health, going back, boots, and the agent killed at every record
 mod server_misbehaviour; // whatever a server answers has one defined end
 mod share; // what a node gives to its site
 mod site; // a site whose nodes share, and what may go wrong with them

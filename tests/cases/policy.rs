@@ -5,9 +5,11 @@ use std::fs;
 
 use format::status::State;
 use format::time::UnixTime;
+use lab::debs::Deb;
 use lab::forge::Forge;
+use lab::node::Node;
 use lab::sandbox::{Output, run, succeed};
-use lab::world::{VERSION, World};
+use lab::world::{VERSION, World, new_packages};
 
 /// A second bundle, newer than [`VERSION`].
 const SECOND: &str = "20261201-1";
@@ -92,6 +94,42 @@ fn a_node_takes_the_bundle_that_its_policy_names_and_not_the_newest() {
     prestage(&world, ["fetch"]).expect(0);
     let fetch = world.node.status().status.fetch.expect("a fetch");
     assert!(fetch.message.contains(SECOND), "{}", fetch.message);
+}
+
+#[test]
+fn a_policy_that_goes_back_to_an_older_bundle_takes_the_node_back() {
+    let mut world = world();
+    world.node = Node::like(&world.node, &world.sandbox, "btrfs");
+    world.configure("[node.labels]\nrole = \"till\"\n[reboot]\npolicy = \"if-needed\"\n");
+    publish_policies(&world, &[policy("tills", "till", VERSION, "")]);
+    prestage(&world, ["run"]).expect(0);
+    let first = world.node.image();
+    let mut newer = new_packages();
+    newer.push(Deb::new("till-data", "3.0").payload(1000));
+    world.archive.publish(&newer);
+    world.release(SECOND);
+    publish_policies(&world, &[policy("tills", "till", SECOND, "")]);
+    prestage(&world, ["run"]).expect(0);
+    assert_eq!(world.node.version("till-data"), "3.0");
+    // The commit is reverted.
+    publish_policies(&world, &[policy("tills", "till", VERSION, "")]);
+    prestage(&world, ["fetch"]).expect(0);
+    prestage(&world, ["install"]).expect(1).says(&["goes back from bundle", SECOND, VERSION]);
+    assert!(world.node.is_to_boot());
+    world.node.boot();
+    prestage(&world, ["recover"]).expect(0);
+    world.node.forget_digests();
+    world.node.assert_is(&first);
+    let status = world.node.status().status;
+    assert_eq!(status.installed.expect("the bundle from before").bundle.version.as_str(), VERSION);
+    // And that is where it stays, until the policy says otherwise.
+    prestage(&world, ["run"]).expect(0);
+    world.node.forget_digests();
+    world.node.assert_is(&first);
+    publish_policies(&world, &[policy("tills", "till", SECOND, "")]);
+    prestage(&world, ["run"]);
+    prestage(&world, ["install", "--now"]);
+    assert_eq!(world.node.version("till-data"), "3.0");
 }
 
 #[test]

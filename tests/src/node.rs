@@ -128,6 +128,8 @@ pub struct Node {
     /// Digests by file and time of change, which no program can set: so that of 12,000 files only those are read again
     /// that were touched.
     digests: Mutex<HashMap<FileState, Sha256>>,
+    /// Where the root is a subvolume of btrfs: where all of that file system is mounted.
+    btrfs: Option<PathBuf>,
 }
 
 /// Device, inode, size and time of the last change of a file.
@@ -164,11 +166,121 @@ impl Node {
             // A container whose own root is an overlay takes no other one above it.
             succeed(command("cp").arg("-a").arg(below.join(".")).arg(&root));
         }
-        let node = Node { root, folder, digests: Mutex::default() };
-        // A case says when a node fetches, unless pacing is what it is about.
-        node.write("/usr/lib/prestage/agent.d/00-lab.toml", "[fetch]\npaced = false\n");
-        node.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+        let node = Node { root, folder, digests: Mutex::default(), btrfs: None };
+        node.settle();
         node
+    }
+
+    /// A node with apt whose root is the subvolume `@` of a btrfs, as an installer lays it out: it can go back.
+    ///
+    /// # Panics
+    /// As [`Node::new`]; or if this machine has no btrfs.
+    pub fn on_btrfs(sandbox: &Sandbox, name: &str) -> Node {
+        Node::copied_to_btrfs(minimal_root(), sandbox, name)
+    }
+
+    /// The same with all that is on another node.
+    ///
+    /// # Panics
+    /// As [`Node::on_btrfs`].
+    pub fn like(other: &Node, sandbox: &Sandbox, name: &str) -> Node {
+        Node::copied_to_btrfs(&other.root, sandbox, name)
+    }
+
+    fn copied_to_btrfs(from: &Path, sandbox: &Sandbox, name: &str) -> Node {
+        /// Sparse, and a few times what the root takes.
+        const SIZE: u64 = 2 << 30;
+        let folder = sandbox.path().join(name);
+        let (root, top, image) = (folder.join("root"), folder.join("top"), folder.join("image"));
+        for path in [&root, &top] {
+            fs::create_dir_all(path).expect("folders for a node");
+        }
+        fs::File::create(&image).and_then(|file| file.set_len(SIZE)).expect("an image");
+        succeed(command("mkfs.btrfs").arg("-q").arg(&image));
+        succeed(command("mount").args(["-o", "loop"]).arg(&image).arg(&top));
+        succeed(command("btrfs").args(["-q", "subvolume", "create"]).arg(top.join("@")));
+        succeed(command("cp").arg("-ax").arg(from.join(".")).arg(top.join("@")));
+        let node = Node { root, folder, digests: Mutex::default(), btrfs: Some(top) };
+        node.mount_subvolume();
+        node.settle();
+        node
+    }
+
+    fn settle(&self) {
+        // A case says when a node fetches, unless pacing is what it is about.
+        self.write("/usr/lib/prestage/agent.d/00-lab.toml", "[fetch]\npaced = false\n");
+        self.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+        self.new_boot();
+    }
+
+    fn mount_subvolume(&self) {
+        let Some(top) = &self.btrfs else { return };
+        let device = succeed(command("findmnt").args(["-n", "-o", "SOURCE"]).arg(top));
+        let device = device.trim().split('[').next().unwrap_or_default();
+        succeed(command("mount").args(["-o", "subvol=@", device]).arg(&self.root));
+    }
+
+    /// Another boot, as the node's kernel would say it.
+    fn new_boot(&self) {
+        let proc = self.path("/proc");
+        let _ = umount2(&proc, MntFlags::MNT_DETACH);
+        mount(Some("tmpfs"), &proc, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).expect("a tmpfs");
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        self.write("/proc/sys/kernel/random/boot_id", format!("boot-{}\n", since.as_nanos()));
+    }
+
+    /// Boots it, as far as that can be seen from inside: what is mounted as its root is looked up anew, what lay in memory
+    /// is gone.
+    ///
+    /// # Panics
+    /// If something on it is still in use.
+    pub fn boot(&self) {
+        if self.btrfs.is_some() {
+            // With what a killed agent has left mounted.
+            succeed(command("umount").arg("-R").arg(&self.root));
+            self.mount_subvolume();
+        }
+        let _ = fs::remove_dir_all(self.path("/run/prestage"));
+        self.new_boot();
+    }
+
+    /// Keeps a node on btrfs as it is now, for [`Node::reset`].
+    ///
+    /// # Panics
+    /// If it is on none, or was kept already.
+    pub fn keep(&self) {
+        let top = self.btrfs.as_ref().expect("a node on btrfs");
+        succeed(
+            command("btrfs").args(["-q", "subvolume", "snapshot"]).arg(top.join("@")).arg(top.join("kept")),
+        );
+    }
+
+    /// Makes it again what it was when [`Node::keep`] was called, and boots it.
+    ///
+    /// # Panics
+    /// If something on it is still in use.
+    pub fn reset(&self) {
+        let top = self.btrfs.as_ref().expect("a node on btrfs");
+        succeed(command("umount").arg("-R").arg(&self.root));
+        for entry in fs::read_dir(top).expect("the whole file system").flatten() {
+            if entry.file_name() == "kept" {
+                continue;
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                succeed(command("btrfs").args(["-q", "subvolume", "delete"]).arg(entry.path()));
+            } else {
+                fs::remove_file(entry.path()).expect("a file beside the subvolumes");
+            }
+        }
+        succeed(
+            command("btrfs").args(["-q", "subvolume", "snapshot"]).arg(top.join("kept")).arg(top.join("@")),
+        );
+        self.mount_subvolume();
+        self.new_boot();
+    }
+
+    /// Whether the agent has asked for a boot since the last one.
+    pub fn is_to_boot(&self) -> bool {
+        self.path("/run/prestage/reboot").exists()
     }
 
     /// Its root directory.
@@ -461,7 +573,11 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        let _ = umount2(&self.path("/proc"), MntFlags::MNT_DETACH);
         let _ = umount2(&self.root, MntFlags::MNT_DETACH);
+        if let Some(top) = &self.btrfs {
+            let _ = umount2(top, MntFlags::MNT_DETACH);
+        }
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -6,6 +6,7 @@
 //! prestage-lab bench-share               memory of `prestage share` while it serves ten peers
 //! prestage-lab receive FOLDER            accepts reports on loopback, a file each, until it is ended
 //! prestage-lab failure-table             runs the common suite for every package manager and prints what came of it
+//! prestage-lab kill KILLS [BACKEND...]   kill -9 at random, so often, and prints where each fell and how it ended
 //! prestage-lab tap ADDRESS:PORT          relays to it from another port, writing down requests and counting bytes
 //! ```
 
@@ -30,10 +31,11 @@ fn main() -> ExitCode {
         }
         ["receive", folder] => receive(folder),
         ["failure-table", only @ ..] => Ok(failure_table(only)),
+        ["kill", kills, only @ ..] => return lab::kill::print(kills, only),
         ["tap", upstream] => tap(upstream),
         _ => {
             eprintln!(
-                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | bench-share | receive FOLDER | failure-table [BACKEND...] | tap ADDRESS:PORT"
+                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | bench-share | receive FOLDER | failure-table [BACKEND...] | kill KILLS [BACKEND...] | tap ADDRESS:PORT"
             );
             return ExitCode::from(64);
         }
