@@ -99,6 +99,8 @@ impl Dnf<'_> {
         let configuration = self.configuration(Some(repo), scratch)?;
         // Metadata of an earlier bundle has the same name.
         host::file::remove(&scratch.join("cache"))?;
+        // A planner that was killed while it made its database leaves one that no later one can read.
+        host::file::remove(&scratch.join("persist"))?;
         let python = interpreter(&self.root, self.flavour.program()).ok_or_else(|| {
             let what = format!("{} is no Python script", self.flavour.program());
             Error::new(Exit::Config, what, "install the distribution's own dnf or yum")
