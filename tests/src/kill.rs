@@ -230,7 +230,9 @@ impl Lab {
         let mut fell: Vec<(String, bool)> = Vec::new();
         let fault = |what: String, fell: &[(String, bool)], faults: &mut Vec<String>| {
             let kind = if is_bad { "ill" } else { "good" };
-            faults.push(format!("{} ({kind} bundle), killed in {fell:?}: {what}", self.world.backend.name()));
+            let line = format!("{} ({kind} bundle), killed in {fell:?}: {what}", self.world.backend.name());
+            eprintln!("{line}");
+            faults.push(line);
         };
         for _ in 0..1 + random.below(KILLS_OF_A_NIGHT) {
             if self.node.is_to_boot() {

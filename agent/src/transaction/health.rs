@@ -29,6 +29,11 @@ const BASELINE: Duration = Duration::from_secs(10);
 /// Where the operator's programs are.
 const HOOKS: &str = "etc/prestage/hooks.d";
 
+/// Something is not as it must be. What follows from it is said by whoever asked.
+fn sick(what: impl std::fmt::Display) -> Error {
+    Error::new(Exit::Deferred, what, "")
+}
+
 /// The programs of a folder, in order of their names.
 fn programs(node: &Node, folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(node.root.join(folder)).into_iter().flatten().flatten();
@@ -55,10 +60,8 @@ fn run_hook(node: &Node, hook: &Path, phase: &str, bundle: &str) -> Result<()> {
         command = command.isolated(Isolation { no_network: false, root: Some(node.root.clone()) });
     }
     command.output().map(|_| ()).map_err(|e| match e.code() {
-        Some(124 | 137) => {
-            Error::deferred(format!("hook {} had not ended after {seconds} s", hook.display()))
-        }
-        _ => Error::deferred(format!("hook {e}")),
+        Some(124 | 137) => sick(format!("hook {} had not ended after {seconds} s", hook.display())),
+        _ => sick(format!("hook {e}")),
     })
 }
 
@@ -137,7 +140,7 @@ fn ask_url(node: &Node, check: &HealthCheck, timeout: Duration) -> Result<()> {
         };
         let Some(objection) = objection else { return Ok(()) };
         if node.clock.instant() + PAUSE >= end {
-            return Err(Error::deferred(format!("health check {url}: {objection}")));
+            return Err(sick(format!("health check {url}: {objection}")));
         }
         node.clock.sleep(PAUSE);
     }
