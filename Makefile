@@ -11,6 +11,8 @@
 #   make test-kill  kill -9 of the agent and its children, 500 times at random, from fetch to rollback (root; half an hour;
 #                   KILLS=50 make test-kill: some minutes; PRESTAGE_SEED=N does the same again)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
+#   make test-vm    real machines: restore points, boots, power cuts (root; hours without KVM;
+#                   CASE='WORD...' make test-vm: only the cases with such a word; --list shows them)
 #   make fuzz       every reader of foreign bytes for ten minutes each
 #   make bench-fetch  how caps are kept, speed beside curl, idle polls (root)
 #   make bench      speed and memory beside the ordinary tools (root)
@@ -22,7 +24,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist bench-refresh
+.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist bench-refresh test-vm
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -57,7 +59,7 @@ lint: setup
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo clippy -p prestage-conformance --features ecdsa --all-targets --quiet -- -D warnings
-	shellcheck -x scripts/*.sh packaging/signers/openssl .ci/run tests/python-tuf/run conformance/prestage-conformance
+	shellcheck -x scripts/*.sh packaging/signers/openssl .ci/run tests/python-tuf/run conformance/prestage-conformance tests/vm/guest/bin/* tests/vm/guest/build-disk
 	$(if $(deny),cargo deny --offline --log-level error check bans licenses sources)
 
 # The node root first, and apart from the tests, so that none of them waits for the archive.
@@ -84,6 +86,11 @@ test-kill: setup
 	scripts/rpm-root.sh >/dev/null
 	cargo build --quiet --release -p prestage -p prestage-build -p prestage-tests
 	PRESTAGE_BIN=$(CURDIR)/target/release target/release/prestage-lab kill $(or $(KILLS),500)
+
+# Unoptimised, because a case that fails must unwind: its machine is switched off and the next one runs.
+test-vm: dist
+	@cargo build --quiet -p prestage-build -p prestage -p prestage-tests
+	PRESTAGE_BIN=$(CURDIR)/target/debug target/debug/prestage-vm $(CASE)
 
 bench: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests

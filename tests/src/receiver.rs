@@ -56,6 +56,11 @@ impl Receiver {
         format!("http://{}{PATH}", self.address)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// What was accepted so far.
     pub fn accepted(&self) -> Vec<Report> {
         self.state.accepted.lock().expect("no thread panics with it").clone()

@@ -1,0 +1,155 @@
+//! What every case begins with: the node with the agent's package and old packages, booted, settled and saved. Made once
+//! for each agent.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use format::digest::Sha256;
+use lab::sandbox::{Sandbox, command, succeed};
+
+use crate::log::Log;
+use crate::machine::{By, Disks, Hardware, Machine, copy_disk};
+use crate::packages::old;
+use crate::world::STEP;
+
+/// A node that is ready to be a case's: its disks, its memory, and what the centre needs to know of it.
+pub struct Ready {
+    /// Disks, memory, and the node's dpkg status and os-release.
+    pub folder: PathBuf,
+    /// Which: the digest of everything that went into it.
+    pub key: String,
+    /// Who runs it: a state that was saved under one is of no use to the other.
+    pub by: By,
+}
+
+impl Ready {
+    /// The node with the agent's package, the old packages and nothing configured; made once for each agent and kept.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn get(project: &Path, log_folder: &Path) -> Ready {
+        let image = succeed_aloud(command(project.join("scripts/vm-image.sh")).env_remove("LC_ALL"));
+        let image = PathBuf::from(image.trim());
+        let sandbox = Sandbox::new();
+        let agent =
+            std::env::var_os("PRESTAGE_VM_AGENT").map_or(project.join("target/dist/prestage"), PathBuf::from);
+        let deb = succeed(command(project.join("scripts/agent-deb.sh")).arg(agent).arg(sandbox.path()));
+        let deb = PathBuf::from(deb.trim());
+        let debs: Vec<PathBuf> =
+            std::iter::once(deb).chain(old().iter().map(|deb| deb.build(sandbox.path()))).collect();
+        let cache = image.parent().expect("the image has a folder").to_owned();
+        let by = who_runs(&cache, &image, log_folder);
+        let mut inputs = format!("{} {by:?}", image.display()).into_bytes();
+        inputs.extend_from_slice(include_bytes!("ready.rs"));
+        for deb in &debs {
+            inputs.extend(fs::read(deb).expect("a package"));
+        }
+        let key = Sha256::of(&inputs).short();
+        let folder = cache.join(format!("node-{key}"));
+        let ready = Ready { folder, key, by };
+        if !ready.folder.exists() {
+            forget_older(&cache);
+            ready.make(&image, &debs, &Log::begin(&log_folder.join("prepare"), false));
+        }
+        ready
+    }
+
+    fn make(&self, image: &Path, debs: &[PathBuf], log: &Log) {
+        eprintln!("== preparing the node: {}", log.folder().display());
+        let new = self.folder.with_extension("new");
+        let _ = fs::remove_dir_all(&new);
+        fs::create_dir_all(&new).expect("a folder for the node");
+        copy_disk(&image.join("disk.raw"), &new.join("disk.raw"));
+        // The disk for Timeshift's restore points.
+        let points = new.join("points.raw");
+        let file = fs::File::create(&points).expect("a disk");
+        file.set_len(6 << 30).expect("a sparse disk");
+        succeed(command("mke2fs").args(["-q", "-t", "ext4", "-L", "points", "-E", "nodiscard"]).arg(&points));
+        let hardware = hardware(&new, Disks::Durable, (9, 9), None, self.by);
+        let mut machine = Machine::start(&hardware, &new.join("run"), log);
+        machine.wait_for_boot().unwrap_or_else(|silence| panic!("the node does not boot: {silence}"));
+        for deb in debs {
+            let name = deb.file_name().unwrap_or_default().to_string_lossy();
+            machine.put(&format!("/var/tmp/debs/{name}"), &fs::read(deb).expect("a package"));
+        }
+        machine.sh_within("dpkg -i /var/tmp/debs/*.deb && rm -r /var/tmp/debs", STEP);
+        // A case says when the agent runs, unless its timers are what it is about.
+        machine
+            .sh("systemctl disable --now prestage-fetch.timer prestage-install.timer prestage-report.timer");
+        machine.sh("systemctl is-active till && curl -sf http://localhost:8080/health");
+        for path in ["/var/lib/dpkg/status", "/etc/os-release"] {
+            let name = Path::new(path).file_name().expect("a file");
+            fs::write(new.join(name), machine.get(path)).expect("a file");
+        }
+        // Settled, and with little in memory that would have to be saved.
+        machine.sh("systemctl is-system-running --wait; sync; echo 3 >/proc/sys/vm/drop_caches");
+        machine.save(&new.join("memory"));
+        fs::rename(&new, &self.folder).expect("the node's folder");
+    }
+}
+
+/// KVM where a node really boots under it: a host may offer /dev/kvm and still not get a kernel through its first second.
+/// Tried once for each kind of host.
+fn who_runs(cache: &Path, image: &Path, log_folder: &Path) -> By {
+    if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        return By::Emulation;
+    }
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu.lines().find(|line| line.starts_with("model name")).unwrap_or_default().to_owned();
+    let host = cpu + &fs::read_to_string("/proc/version").unwrap_or_default();
+    let answer = cache.join(format!("kvm-{}", Sha256::of(host.as_bytes()).short()));
+    let by = |is_kvm: bool| if is_kvm { By::Kvm } else { By::Emulation };
+    if let Ok(text) = fs::read_to_string(&answer) {
+        return by(text == "yes");
+    }
+    eprintln!("== trying whether machines run under KVM here");
+    let tried = cache.join("kvm.raw");
+    copy_disk(&image.join("disk.raw"), &tried);
+    let hardware = Hardware {
+        disks: vec![("ROOT", tried.clone())],
+        kind: Disks::Durable,
+        neighbours: vec![],
+        state: None,
+        by: By::Kvm,
+    };
+    let log = Log::begin(&log_folder.join("kvm"), false);
+    let boots = std::panic::catch_unwind(|| {
+        Machine::start(&hardware, &cache.join("kvm-run"), &log).wait_for_boot_within(KVM_BOOT).is_ok()
+    });
+    let _ = fs::remove_file(tried);
+    let is_kvm = boots.unwrap_or(false);
+    eprintln!("== {}", if is_kvm { "they do" } else { "they do not: QEMU emulates, and all takes longer" });
+    fs::write(answer, if is_kvm { "yes" } else { "no" }).expect("the answer can be kept");
+    by(is_kvm)
+}
+
+/// A node under KVM boots in a tenth of this.
+const KVM_BOOT: Duration = Duration::from_secs(60);
+
+/// The prepared nodes of older agents: a gigabyte each.
+fn forget_older(cache: &Path) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("node-") {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The hardware of a node: its disks in a folder, and the ports of its two neighbours on the host.
+pub fn hardware(disks: &Path, kind: Disks, ports: (u16, u16), state: Option<PathBuf>, by: By) -> Hardware {
+    Hardware {
+        disks: vec![("ROOT", disks.join("disk.raw")), ("POINTS", disks.join("points.raw"))],
+        kind,
+        neighbours: vec![("10.0.2.100:80", ports.0), ("10.0.2.101:80", ports.1)],
+        state,
+        by,
+    }
+}
+
+/// Runs a program whose stderr is for whoever watches.
+fn succeed_aloud(command: &mut std::process::Command) -> String {
+    let output = command.stderr(std::process::Stdio::inherit()).output().expect("a script of this project");
+    assert!(output.status.success(), "{command:?}: {}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,253 @@
+//! A node in a machine, a centre, a mirror and a receiver of reports on the host: what each case begins with.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use format::name::Variant;
+use format::report::{Outcome, Report, Step};
+use format::status::NodeStatus;
+use lab::debs::Deb;
+use lab::receiver::Receiver;
+use lab::repository::{Archive, Centre};
+use lab::sandbox::{Sandbox, command, succeed};
+use lab::server::Server;
+
+use crate::log::Log;
+use crate::machine::{By, Disks, Machine, SOON, Silence, copy_disk};
+use crate::packages::HEALTH_URL;
+use crate::ready::{Ready, hardware};
+
+/// Where the node finds its mirror, and where its reports go.
+const MIRROR: &str = "10.0.2.100";
+const CENTRE: &str = "10.0.2.101";
+
+/// What a step of the agent may take in a machine without KVM, on a busy host.
+pub const STEP: Duration = Duration::from_secs(600);
+
+/// Everything.
+pub struct World {
+    /// The node; none while it is off.
+    machine: Option<Machine>,
+    /// The mirror that the node reads.
+    pub mirror: Server,
+    /// Where its reports go.
+    pub receiver: Receiver,
+    /// The centre.
+    pub centre: Centre,
+    /// Where the centre's packages come from.
+    pub archive: Archive,
+    variant: Variant,
+    status_file: PathBuf,
+    disks: PathBuf,
+    kind: Disks,
+    by: By,
+    /// The case's log.
+    pub log: Log,
+    sandbox: Sandbox,
+}
+
+impl World {
+    /// A node in its saved state, and a centre that has published nothing.
+    pub fn new(ready: &Ready, kind: Disks, log: &Log) -> World {
+        let sandbox = Sandbox::new();
+        // At one place: what a laboratory that was killed has left there goes with the next case.
+        let disks = ready.folder.with_file_name("run");
+        let _ = fs::remove_dir_all(&disks);
+        fs::create_dir(&disks).expect("a folder for disks");
+        for disk in ["disk.raw", "points.raw"] {
+            copy_disk(&ready.folder.join(disk), &disks.join(disk));
+        }
+        let archive = Archive::new(&sandbox);
+        let centre = Centre::new(&sandbox);
+        let mirror = Server::start(&centre.repository()).expect("a port");
+        let receiver = Receiver::start(Some(log.file("reports"))).expect("a port");
+        let os_release = fs::read_to_string(ready.folder.join("os-release")).expect("os-release");
+        let field = |name: &str| {
+            let line = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.unwrap_or_default().trim_matches('"').to_owned()
+        };
+        let arch = succeed(command("dpkg").arg("--print-architecture"));
+        let variant = format!("{}-{}-{}", field("ID"), field("VERSION_ID"), arch.trim());
+        let mut world = World {
+            machine: None,
+            mirror,
+            receiver,
+            centre,
+            archive,
+            variant: variant.parse().expect("a variant"),
+            status_file: ready.folder.join("status"),
+            disks,
+            kind,
+            by: ready.by,
+            log: log.clone(),
+            sandbox,
+        };
+        world.switch_on(Some(ready.folder.join("memory")));
+        let taken_up = world.node().wait_for_state();
+        taken_up.unwrap_or_else(|silence| panic!("the saved node does not answer: {silence}"));
+        world.configure("");
+        let root = fs::read(world.centre.repository().join("metadata/1.root.json")).expect("a root");
+        world.node().put("/etc/prestage/root.json", &root);
+        world
+    }
+
+    /// The node.
+    ///
+    /// # Panics
+    /// If it is off.
+    pub fn node(&mut self) -> &mut Machine {
+        self.machine.as_mut().expect("the node is on")
+    }
+
+    fn switch_on(&mut self, state: Option<PathBuf>) {
+        let ports = (self.mirror.address().port(), self.receiver.address().port());
+        let hardware = hardware(&self.disks, self.kind, ports, state, self.by);
+        self.machine = Some(Machine::start(&hardware, &self.sandbox.path().join("machine"), &self.log));
+    }
+
+    /// Cuts the node's power.
+    pub fn cut_power(&mut self) {
+        self.machine.take().expect("the node is on").cut_power();
+    }
+
+    /// Switches it on again and waits until it has booted.
+    ///
+    /// # Errors
+    /// If it does not boot.
+    pub fn boot(&mut self) -> Result<(), Silence> {
+        self.log.say("== the power is back");
+        self.switch_on(None);
+        self.node().wait_for_boot()
+    }
+
+    /// Configures the agent; `more`: whatever else a case needs (TOML).
+    pub fn configure(&mut self, more: &str) {
+        self.configure_fetch("", more);
+    }
+
+    /// The same with more for `[fetch]`.
+    pub fn configure_fetch(&mut self, fetch: &str, more: &str) {
+        let text = format!(
+            "[node]\nid = \"vm-node\"\n[repository]\nmirrors = [\"http://{MIRROR}/\"]\n\
+             [fetch]\npaced = false\n{fetch}[report]\nurl = \"http://{CENTRE}{}\"\n\
+             [health]\nurl = \"{HEALTH_URL}\"\ntimeout-seconds = 30\n{more}",
+            lab::receiver::PATH
+        );
+        self.node().put("/etc/prestage/agent.toml", text.as_bytes());
+    }
+
+    /// Publishes a bundle of these packages, beside what was there.
+    pub fn release(&mut self, version: &str, debs: &[Deb]) {
+        self.archive.publish(debs);
+        let collected = self.centre.collect(&self.archive, &self.variant, &[&self.status_file]);
+        let bundle = self.centre.bundle(&collected, version);
+        self.centre.publish(&bundle);
+        self.log.say(&format!("== the centre has published {version}"));
+    }
+
+    /// Runs a verb of the agent as its unit does, waits for its end, and returns its exit code.
+    ///
+    /// # Errors
+    /// If the machine went off or began anew meanwhile.
+    pub fn step(&mut self, verb: &str) -> Result<i32, Silence> {
+        let unit = format!("prestage-{verb}.service");
+        let said = self.node().shell(
+            &format!(
+                "systemctl start {unit}\nsystemctl show --value -p ExecMainStatus {unit}; \
+                 journalctl -q -o cat -u {unit} _SYSTEMD_INVOCATION_ID=$(systemctl show --value -p InvocationID {unit})"
+            ),
+            STEP,
+        )?;
+        let code = said.text.lines().find_map(|line| line.trim().parse().ok());
+        Ok(code.unwrap_or_else(|| panic!("no exit code of {unit}: {}", said.text)))
+    }
+
+    /// What the agent says of itself.
+    pub fn status(&mut self) -> NodeStatus {
+        let text = self.node().sh("cat /var/lib/prestage/status.json");
+        NodeStatus::parse(text.as_bytes()).expect("a valid status")
+    }
+
+    /// Fails the case unless the till and its goods have this version, are whole, and answer.
+    #[track_caller]
+    pub fn assert_has(&mut self, version: &str) {
+        let state = self.node().sh(
+            "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n' till till-goods; dpkg --audit; \
+             dpkg --verify till till-goods; curl -s http://localhost:8080/health",
+        );
+        let lines: Vec<&str> = state.lines().map(str::trim).collect();
+        let expected =
+            [format!("till {version} ii"), format!("till-goods {version} ii"), format!("till {version}")];
+        assert_eq!(lines, expected, "the node does not have {version}, whole");
+    }
+
+    /// What is on the root volume and in /boot, a line for each file.
+    pub fn files(&mut self, name: &str) -> Vec<String> {
+        let text = self.node().sh_within("sync; lab-hashes >/run/lab-hashes; wc -l </run/lab-hashes", STEP);
+        let bytes = self.node().get("/run/lab-hashes");
+        self.log.say(&format!("{} files and folders: {name}", text.trim()));
+        self.log.keep(name, &bytes);
+        String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
+    }
+
+    /// Fails the case unless every file is as it was.
+    #[track_caller]
+    pub fn assert_files(&mut self, before: &[String], name: &str) {
+        let now = self.files(name);
+        let [before, after]: [std::collections::BTreeSet<&String>; 2] =
+            [before.iter().collect(), now.iter().collect()];
+        let gone = before.difference(&after).map(|line| format!("- {line}"));
+        let come = after.difference(&before).map(|line| format!("+ {line}"));
+        let different: Vec<String> = gone.chain(come).collect();
+        assert!(different.is_empty(), "the node is not as it was:\n{}", different.join("\n"));
+    }
+
+    /// The reports of installs that the centre has.
+    pub fn install_reports(&self) -> Vec<Report> {
+        let accepted = self.receiver.accepted().into_iter();
+        accepted.filter(|report| report.step == Step::Install).collect()
+    }
+
+    /// Whether the centre has heard of an install of this bundle that ended so.
+    pub fn has_report(&self, version: &str, outcomes: &[Outcome]) -> bool {
+        self.install_reports().iter().any(|report| {
+            outcomes.contains(&report.outcome)
+                && report.bundle.as_ref().is_some_and(|bundle| bundle.version.as_str() == version)
+        })
+    }
+
+    /// Waits for something that comes by itself.
+    #[track_caller]
+    pub fn wait(&mut self, what: &str, limit: Duration, mut come: impl FnMut(&mut World) -> bool) {
+        let deadline = Instant::now() + limit;
+        self.log.say(&format!("== waiting for: {what}"));
+        while !come(self) {
+            assert!(Instant::now() < deadline, "it did not come in {} s: {what}", limit.as_secs());
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Keeps what the node can tell of the case, as far as it still can.
+    pub fn keep_accounts(&mut self) {
+        let log = self.log.clone();
+        let Some(machine) = &mut self.machine else { return };
+        for (name, script) in [
+            ("journal", "journalctl -q --no-pager -o short-precise"),
+            ("status.json", "cat /var/lib/prestage/status.json"),
+            ("dmesg", "dmesg"),
+        ] {
+            if let Ok(said) = machine.quiet_shell(script, SOON) {
+                log.keep(name, said.text.as_bytes());
+            }
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.keep_accounts();
+        self.machine = None;
+        let _ = fs::remove_dir_all(&self.disks);
+    }
+}
