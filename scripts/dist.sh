@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Makes the agent as it is shipped: static, against musl, stripped, the same bytes from the same source. Prints its path.
+# Makes the programs as they are shipped: static, against musl, stripped, the same bytes from the same source. Prints
+# their paths.
 #
 # With rustup's musl target, that target's standard library is taken. Without it (many build hosts reach no more than
 # their distribution's archive) the distribution's own Rust builds the standard library from its source package.
 #
-#   scripts/dist.sh
+#   scripts/dist.sh                        the agent
+#   scripts/dist.sh prestage-build …       others; each is a build of its own, for the features of one build are shared
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -12,17 +14,7 @@ set -euo pipefail
 target=x86_64-unknown-linux-musl
 folder=${CARGO_TARGET_DIR:-$project/target}/dist
 mkdir -p "$folder"
-
-install_missing() {
-    local missing=() package
-    for package in "$@"; do
-        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
-    done
-    [ "${#missing[@]}" -gt 0 ] || return 0
-    say "missing: ${missing[*]}, to build against musl"
-    [ "$(id -u)" -eq 0 ] || die "run as root, or install by hand: apt-get install ${missing[*]}"
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
-}
+if [ "$#" -gt 0 ]; then programs=("$@"); else programs=(prestage); fi
 
 # The release of a program that calls itself "rustc 1.96.0 (…)" is at least 1.88.
 recent() { [ "$(printf '%s\n' 1.88.0 "$("$1" --version | cut -d' ' -f2 | cut -d- -f1)" | sort -V | head -n 1)" = 1.88.0 ]; }
@@ -44,31 +36,39 @@ distribution_rust() {
 flags=("--remap-path-prefix=$project=prestage" "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo")
 # No back trace is ever printed: a panic ends the program with its message. 180 KB.
 flags+=("-Cforce-unwind-tables=no")
+# Symbols are kept beside the program, to see where its bytes are.
+export CARGO_PROFILE_RELEASE_STRIP=none
 export CARGO_TARGET_DIR="$folder" CARGO_INCREMENTAL=0
 export CC_x86_64_unknown_linux_musl=musl-gcc CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=musl-gcc
-arguments=(build --release --locked -p prestage --bin prestage --target "$target")
+arguments=(build --release --locked --target "$target")
 
 if have rustup && rustup target list --installed 2>/dev/null | grep -qx "$target"; then
-    install_missing musl-tools
+    install_missing "to build against musl" musl-tools
     say "building for $target with rustup's standard library"
-    RUSTFLAGS="${flags[*]}" cargo "${arguments[@]}" >&2
+    build() { RUSTFLAGS="${flags[*]}" cargo "${arguments[@]}" "$@" >&2; }
 else
     # shellcheck disable=SC2046 # three names
-    install_missing musl-tools $(distribution_rust)
+    install_missing "to build against musl" musl-tools $(distribution_rust)
     rustc=/usr/bin/rustc cargo=/usr/bin/cargo
     recent "$rustc" || die "$rustc is too old"
     # The unwinder of this distribution's LLVM: gcc's wants what musl does not have. The folder holds it alone, so
     # that nothing else of LLVM's is found by chance.
     unwinder=$(apt-cache --names-only search '^libunwind-[0-9]+-dev$' | cut -d' ' -f1 | sort -V | head -n 1)
-    install_missing "${unwinder:?no libunwind-NN-dev in this distribution}"
+    install_missing "to build against musl" "${unwinder:?no libunwind-NN-dev in this distribution}"
     mkdir -p "$folder/native"
     cp "$(dpkg -L "$unwinder" | grep '/libunwind\.a$' | head -n 1)" "$folder/native/"
     flags+=("-Clink-self-contained=no" "-Crelocation-model=static" "-Lnative=$folder/native")
     flags+=("--remap-path-prefix=$("$rustc" --print sysroot)=rust" "--remap-path-prefix=/usr/src=rust")
     say "building for $target, standard library and all, with $("$rustc" --version)"
-    PATH="/usr/bin:/bin" RUSTC="$rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS="${flags[*]}" "$cargo" "${arguments[@]}" \
-        -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size >&2
+    build() {
+        PATH="/usr/bin:/bin" RUSTC="$rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS="${flags[*]}" "$cargo" "${arguments[@]}" \
+            -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size "$@" >&2
+    }
 fi
-cp "$folder/$target/release/prestage" "$folder/prestage"
-readelf --program-headers "$folder/prestage" | grep -q INTERP && die "$folder/prestage asks for a loader: it is not static"
-printf '%s\n' "$folder/prestage"
+for program in "${programs[@]}"; do
+    build -p "$program" --bin "$program"
+    cp "$folder/$target/release/$program" "$folder/$program.unstripped"
+    strip --strip-all --remove-section=.comment -o "$folder/$program" "$folder/$program.unstripped"
+    readelf --program-headers "$folder/$program" | grep -q INTERP && die "$folder/$program asks for a loader: it is not static"
+    printf '%s\n' "$folder/$program"
+done

@@ -163,3 +163,58 @@ told() { jq -r "$1" "$node/var/lib/prestage/status.json"; }
 
 # The middle one of numbers, one a line.
 median() { sort -g | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+
+# Those of the named packages that are not installed.
+missing_packages() {
+    local package
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || printf '%s\n' "$package"
+    done
+}
+
+# Installs packages of this distribution, and starts none of their services, now or at the next boot: a web server on
+# port 80 or a Prometheus is not what a developer asked for. policy-rc.d, which maintainer scripts ask before they start
+# anything, says no meanwhile; one that is there is put back. What they have enabled is disabled again.
+install_packages() {
+    [ "$#" -gt 0 ] || return 0
+    have apt-get || die "this machine has no apt; install by hand: $*"
+    [ "$(id -u)" -eq 0 ] || die "run as root, or install by hand: apt-get install $*"
+    (
+        # One at a time, also with another program that installs.
+        exec 9>/var/lock/prestage-install-packages
+        flock 9
+        policy=/usr/sbin/policy-rc.d
+        aside=$policy.before-prestage
+        # What a run that was killed has left.
+        if [ -e "$policy" ] && grep -qs '^# prestage: ' "$policy"; then rm "$policy"; fi
+        if [ -e "$aside" ]; then mv "$aside" "$policy"; fi
+        # shellcheck disable=SC2317 # called by the trap
+        put_back() {
+            rm -f "$policy"
+            if [ -e "$aside" ]; then mv "$aside" "$policy"; fi
+        }
+        trap put_back EXIT
+        trap 'exit 130' INT TERM
+        enabled() { systemctl --root=/ list-unit-files --state=enabled --no-legend 2>/dev/null | cut -d' ' -f1 | sort || true; }
+        before=$(enabled)
+        if [ -e "$policy" ]; then mv "$policy" "$aside"; fi
+        printf '#!/bin/sh\n# prestage: no service starts because a package is installed\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+            -o DPkg::Lock::Timeout=600 "$@" >&2
+        comm -13 <(printf '%s\n' "$before") <(enabled) | while read -r unit; do
+            say "disabled again: $unit"
+            systemctl --root=/ disable "$unit" >/dev/null 2>&1 || true
+        done
+    )
+}
+
+# Installs what is missing of the named packages. usage: install_missing WHY PACKAGE...
+install_missing() {
+    local why=$1 missing
+    shift
+    mapfile -t missing < <(missing_packages "$@")
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    say "missing: ${missing[*]}, $why"
+    install_packages "${missing[@]}"
+}

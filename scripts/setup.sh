@@ -34,6 +34,7 @@ tinyproxy-bin:/usr/bin/tinyproxy:is the proxy that nodes are tested with
 strace:/usr/bin/strace:kills programs between two system calls
 xz-utils:/usr/bin/xz:is what packages are compressed with
 shellcheck:/usr/bin/shellcheck:checks the scripts
+python3-jsonschema:/usr/lib/python3/dist-packages/jsonschema/__init__.py:checks documents against the published schemas
 python3-venv:/var/lib/dpkg/info/python3-venv.list:runs the tests against python-tuf
 '
 
@@ -53,7 +54,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     have apt-get || die "this machine has no apt; the demo and the end-to-end tests need Debian 12 or 13, or Ubuntu"
     [ "$(id -u)" -eq 0 ] || die "run as root, or install by hand: apt-get install ${missing[*]}"
     apt-get update -q
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+    install_packages "${missing[@]}"
 fi
 
 # Which suites exist is read from apt's lists; a fresh container has none.
