@@ -1,49 +1,19 @@
 //! What was typed: a struct or variant for each verb, so that an option that does not belong to a verb cannot reach
 //! it. No I/O.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use format::name::BundleVersion;
+use format::digest::Sha256;
+use format::name::{BundleVersion, NodeId};
+use format::near::nearest;
 use lexopt::{Arg, Parser};
 
 use crate::error::{Error, Exit};
-
-/// `prestage --help`.
-pub const HELP: &str = "\
-prestage: patches this node from a signed, staged bundle, with the network cut off
-
-Usage: prestage [--root DIR] [--config FILE] [-v] VERB
-
-Verbs:
-  run              what the timers call: fetch, then install if the window is open, then report
-  fetch [--now]    get what this node needs of its bundle: resumable, throttled, verified;
-                   --now: whatever turn, backoff and transfer windows say
-  install [--now]  install what is staged; --now: whatever the maintenance window says
-  recover          go on with an install that a power cut or a boot interrupted; at boot
-  rollback [--now] take this node back to before the last install; --now: boot at once if needed
-  import PATH|--incoming [--everything]
-                   as fetch, from an export: a folder, one .tar file, or what was pushed here
-  share [--listen ADDRESS]
-                   give what is here to the other nodes of the site ([share] serve)
-  verify PATH      check an export or repository to the last byte; changes nothing
-  release VERSION  have a bundle again that this node refuses (quarantine)
-  report           send queued reports to the centre
-  status [--json]  how this node is
-  doctor           what is configured, what is missing, what comes next
-
-Options:
-  --root DIR       put everything below DIR, and use the package manager there
-  --config FILE    read this file instead of /etc/prestage/agent.toml and its drop-ins
-  -v, --verbose    say more on stderr
-  -h, --help       print this
-  -V, --version    print the version
-
-Exit codes: 0 done or nothing to do, 1 deferred, 2 integrity, 3 trust, 4 install failed
-(node as before), 5 rolled back, 6 needs a person, 64 usage, 69 unavailable, 74 I/O,
-78 configuration.
-";
+use crate::help;
 
 /// What holds for every verb.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -106,9 +76,33 @@ pub enum Verb {
     Status {
         /// As JSON.
         json: bool,
+        /// As a plug-in of a monitoring system.
+        check: bool,
     },
     /// Explain.
     Doctor,
+    /// Say which repository this node belongs to, and where trust begins.
+    Enroll(Enrol),
+    /// Look at the configuration.
+    Config {
+        /// What counts, and whence; otherwise only whether it is right.
+        show: bool,
+    },
+}
+
+/// What `enroll` is told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Enrol {
+    /// The repository: an http or https URL, or a folder.
+    pub repository: Option<String>,
+    /// The digest of its first root.
+    pub fingerprint: Option<Sha256>,
+    /// What the node is to be called.
+    pub id: Option<NodeId>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// PEM certificates to trust for https.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// What the command line asks for.
@@ -128,42 +122,62 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
     let mut parser = Parser::from_iter(args);
     let mut options = Options::default();
     let mut verb: Option<String> = None;
-    let mut path: Option<PathBuf> = None;
-    let (mut now, mut json, mut everything, mut incoming) = (false, false, false, false);
+    let mut value: Option<PathBuf> = None;
+    let (mut now, mut json, mut check, mut everything, mut incoming) = (false, false, false, false, false);
     let mut listen = None;
+    let mut enrol = Enrol::default();
     while let Some(arg) = parser.next().map_err(usage)? {
+        let of = |verbs: &[&str]| verb.as_deref().is_some_and(|verb| verbs.contains(&verb));
         match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Action::Print(HELP.into())),
+            Arg::Short('h') | Arg::Long("help") => {
+                return Ok(Action::Print(verb.as_deref().map_or_else(help::program, help::verb)));
+            }
             Arg::Short('V') | Arg::Long("version") => {
                 return Ok(Action::Print(format!("prestage {}\n", env!("CARGO_PKG_VERSION"))));
             }
             Arg::Short('v') | Arg::Long("verbose") => options.verbose = true,
             Arg::Long("root") => options.root = Some(parser.value().map_err(usage)?.into()),
             Arg::Long("config") => options.config = Some(parser.value().map_err(usage)?.into()),
-            Arg::Long("now") if matches!(verb.as_deref(), Some("fetch" | "install" | "rollback")) => {
-                now = true
+            Arg::Long("now") if of(&["fetch", "install", "rollback"]) => now = true,
+            Arg::Long("json") if of(&["status"]) && !check => json = true,
+            Arg::Long("check") if of(&["status"]) && !json => check = true,
+            Arg::Long("incoming") if of(&["import"]) && value.is_none() => incoming = true,
+            Arg::Long("everything") if of(&["import"]) => everything = true,
+            Arg::Long("listen") if of(&["share"]) => {
+                listen = Some(read(&mut parser, "--listen", "an address and port")?)
             }
-            Arg::Long("json") if verb.as_deref() == Some("status") => json = true,
-            Arg::Long("incoming") if verb.as_deref() == Some("import") && path.is_none() => incoming = true,
-            Arg::Long("listen") if verb.as_deref() == Some("share") => {
-                let text = parser.value().map_err(usage)?.to_string_lossy().into_owned();
-                let wrong = |_| usage(format!("--listen {text:?} is not an address and port"));
-                listen = Some(text.parse().map_err(wrong)?);
+            Arg::Long("repository") if of(&["enroll"]) => {
+                enrol.repository = Some(read(&mut parser, "--repository", "text")?)
             }
-            Arg::Long("everything") if verb.as_deref() == Some("import") => everything = true,
-            Arg::Value(value) if verb.is_none() => verb = Some(value.to_string_lossy().into_owned()),
-            Arg::Value(value)
-                if path.is_none()
-                    && !incoming
-                    && matches!(verb.as_deref(), Some("import" | "verify" | "release")) =>
+            Arg::Long("root-fingerprint") if of(&["enroll"]) => {
+                let text: String = read(&mut parser, "--root-fingerprint", "text")?;
+                let digits = text.strip_prefix("sha256:").unwrap_or(&text).to_ascii_lowercase();
+                let wrong = |_| usage(format!("--root-fingerprint {text:?} is not sha256: and 64 digits"));
+                enrol.fingerprint = Some(digits.parse().map_err(wrong)?);
+            }
+            Arg::Long("label") if of(&["enroll"]) => {
+                let text: String = read(&mut parser, "--label", "text")?;
+                let wrong = || usage(format!("--label {text:?} is not KEY=VALUE"));
+                let (key, value) = text.split_once('=').ok_or_else(wrong)?;
+                enrol.labels.insert(key.to_owned(), value.to_owned());
+            }
+            Arg::Long("id") if of(&["enroll"]) => enrol.id = Some(read(&mut parser, "--id", "a node id")?),
+            Arg::Long("ca-file") if of(&["enroll"]) => {
+                enrol.ca_file = Some(parser.value().map_err(usage)?.into())
+            }
+            Arg::Value(typed) if verb.is_none() => verb = Some(typed.to_string_lossy().into_owned()),
+            Arg::Value(typed)
+                if value.is_none() && !incoming && of(&["import", "verify", "release", "config"]) =>
             {
-                path = Some(value.into())
+                value = Some(typed.into())
             }
             other => return Err(usage(other.unexpected())),
         }
     }
-    let mut needs_path =
-        |verb: &str| path.take().ok_or_else(|| usage(format!("`prestage {verb}` needs a PATH")));
+    let needed = |what: &str| {
+        let verb = verb.as_deref().unwrap_or_default();
+        value.clone().ok_or_else(|| usage(format!("`prestage {verb}` needs {what}")))
+    };
     let verb = match verb.as_deref() {
         Some("run") => Verb::Run,
         Some("fetch") => Verb::Fetch { now },
@@ -171,21 +185,35 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
         Some("recover") => Verb::Recover,
         Some("rollback") => Verb::Rollback { now },
         Some("import") if incoming => Verb::Import { path: None, everything },
-        Some("import") => Verb::Import { path: Some(needs_path("import")?), everything },
+        Some("import") => Verb::Import { path: Some(needed("a PATH")?), everything },
         Some("share") => Verb::Share { listen },
-        Some("verify") => Verb::Verify { path: needs_path("verify")? },
-        Some("release") => {
-            let name =
-                path.take().ok_or_else(|| usage("`prestage release` needs the VERSION of a bundle"))?;
-            Verb::Release { version: name.to_string_lossy().parse().map_err(usage)? }
-        }
+        Some("verify") => Verb::Verify { path: needed("a PATH")? },
+        Some("release") => Verb::Release {
+            version: needed("the VERSION of a bundle")?.to_string_lossy().parse().map_err(usage)?,
+        },
         Some("report") => Verb::Report,
-        Some("status") => Verb::Status { json },
+        Some("status") => Verb::Status { json, check },
         Some("doctor") => Verb::Doctor,
-        Some(other) => return Err(usage(format!("there is no verb {other:?}"))),
+        Some("enroll") => Verb::Enroll(enrol),
+        Some("config") => match needed("check or show")?.to_str() {
+            Some("check") => Verb::Config { show: false },
+            Some("show") => Verb::Config { show: true },
+            _ => return Err(usage("`prestage config` knows check and show")),
+        },
+        Some(other) => {
+            let meant = nearest(other, help::VERBS.iter().map(|v| v.name));
+            let meant = meant.map(|verb| format!("; did you mean {verb}?")).unwrap_or_default();
+            return Err(usage(format!("there is no verb {other:?}{meant}")));
+        }
         None => return Err(usage("a verb is missing")),
     };
     Ok(Action::Run(options, verb))
+}
+
+/// The value of an option.
+fn read<T: FromStr>(parser: &mut Parser, option: &str, what: &str) -> Result<T, Error> {
+    let text = parser.value().map_err(usage)?.to_string_lossy().into_owned();
+    text.parse().map_err(|_| usage(format!("{option} {text:?} is not {what}")))
 }
 
 fn usage(what: impl std::fmt::Display) -> Error {
@@ -239,6 +267,12 @@ mod tests {
             "release",
             "release ../x",
             "frobnicate",
+            "enroll --label x",
+            "enroll --root-fingerprint sha256:12",
+            "fetch --id x",
+            "config",
+            "status --json --check",
+            "config frob",
             "",
             "--root",
         ] {
@@ -247,7 +281,31 @@ mod tests {
     }
 
     #[test]
-    fn help_fits_one_screen() {
-        assert!(HELP.lines().count() <= 38 && HELP.lines().all(|l| l.chars().count() <= 100));
+    fn an_enrolment_takes_a_fingerprint_in_either_spelling() {
+        let digits = "ab".repeat(32);
+        for spelling in [format!("sha256:{digits}"), digits.to_uppercase()] {
+            let line =
+                format!("enroll --repository https://p/ --root-fingerprint {spelling} --label a=b=c --id x");
+            let Action::Run(_, Verb::Enroll(enrol)) = parsed(&line).unwrap() else { panic!("{line}") };
+            assert_eq!(enrol.fingerprint, digits.parse().ok());
+            assert_eq!(enrol.labels, BTreeMap::from([("a".into(), "b=c".into())]));
+        }
+    }
+
+    #[test]
+    fn help_after_a_verb_is_about_that_verb_and_knows_all_that_parse_knows() {
+        for verb in help::VERBS {
+            let Action::Print(text) = parsed(&format!("{} --help", verb.name)).unwrap() else { panic!() };
+            assert!(text.contains(&format!("prestage {}", verb.name)), "{text}");
+            let known = parsed(verb.name).map_or_else(|e| e.to_string(), |_| String::new());
+            assert!(!known.contains("there is no verb"), "{known}");
+            for (option, _) in verb.options.iter().filter(|(o, _)| o.starts_with("--")) {
+                // Whatever is wrong with the value, the option is one of this verb.
+                let name = option.split(' ').next().unwrap_or_default();
+                let said = parsed(&format!("{} {name} x", verb.name))
+                    .map_or_else(|e| e.to_string(), |_| String::new());
+                assert!(!said.contains("invalid option"), "{name}: {said}");
+            }
+        }
     }
 }

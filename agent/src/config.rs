@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use format::name::{NodeId, Variant};
+use format::near::nearest;
 use format::rate::Rate;
 use format::status::QuarantineEnd;
 use format::window::Window;
@@ -197,24 +198,122 @@ const LOCAL: &str = "etc/prestage/agent.d";
 /// # Errors
 /// With exit code 78, the file, and what is wrong with it.
 pub fn load(root: &Path, file: Option<&Path>) -> Result<Settings> {
+    load_with(root, file, "")
+}
+
+/// The same as if one more drop-in were there, that is read last and has this text.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(root: &Path, file: Option<&Path>, added: &str) -> Result<Settings> {
     let mut merged = toml::Table::new();
-    let files = match file {
+    for fragment in fragments(root, file) {
+        merge(&mut merged, fragment?.1);
+    }
+    merge(&mut merged, parse_fragment(added).map_err(Error::config)?);
+    settings_of(merged)
+}
+
+fn settings_of(merged: toml::Table) -> Result<Settings> {
+    let fragment: Fragment = merged.try_into().map_err(|e: toml::de::Error| Error::config(e.message()))?;
+    validate(fragment).map_err(Error::config)
+}
+
+/// The files that are there, in the order in which they are merged, each with what it says or what is wrong with it.
+fn fragments(root: &Path, file: Option<&Path>) -> Vec<Result<(PathBuf, toml::Table)>> {
+    let paths = match file {
         Some(file) => vec![file.to_owned()],
         None => files(root),
     };
-    for path in files {
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && file.is_none() => continue,
-            Err(e) => return Err(Error::config(format!("{}: {e}", path.display()))),
-        };
-        merge(
-            &mut merged,
-            parse_fragment(&text).map_err(|e| Error::config(format!("{}: {e}", path.display())))?,
-        );
+    let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+        Ok(text) => match parse_fragment(&text) {
+            Ok(table) => Some(Ok((path, table))),
+            Err(e) => Some(Err(Error::config(format!("{}: {e}", path.display())))),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && file.is_none() => None,
+        Err(e) => Some(Err(Error::config(format!("{}: {e}", path.display())))),
+    };
+    paths.into_iter().filter_map(read).collect()
+}
+
+/// `config check`: the files that count, in their order.
+///
+/// # Errors
+/// Each thing that is wrong: all of the files, or what is wrong with them together.
+pub fn check(root: &Path, file: Option<&Path>) -> std::result::Result<Vec<PathBuf>, Vec<Error>> {
+    let (mut paths, mut errors, mut merged) = (Vec::new(), Vec::new(), toml::Table::new());
+    for fragment in fragments(root, file) {
+        match fragment {
+            Ok((path, table)) => {
+                paths.push(path);
+                merge(&mut merged, table);
+            }
+            Err(error) => errors.push(error),
+        }
     }
-    let fragment: Fragment = merged.try_into().map_err(|e: toml::de::Error| Error::config(e.message()))?;
-    validate(fragment).map_err(Error::config)
+    match settings_of(merged) {
+        _ if !errors.is_empty() => Err(errors),
+        Err(error) => Err(vec![error]),
+        Ok(_) => Ok(paths),
+    }
+}
+
+/// `config show`: each key that is set, with the file that it has its value from.
+///
+/// # Errors
+/// As [`load`].
+pub fn show(root: &Path, file: Option<&Path>) -> Result<String> {
+    let (mut merged, mut from) = (toml::Table::new(), BTreeMap::new());
+    for fragment in fragments(root, file) {
+        let (path, table) = fragment?;
+        for (key, value) in leaves("", &table) {
+            from.insert(key, (typed(&value), path.clone()));
+        }
+        merge(&mut merged, table);
+    }
+    settings_of(merged)?;
+    let line = |(key, (value, path)): (&String, &(String, PathBuf))| {
+        format!("{key} = {value}  # {}\n", path.display())
+    };
+    Ok(from.iter().map(line).collect())
+}
+
+/// The values of a table by their dotted keys, below `prefix`.
+fn leaves(prefix: &str, table: &toml::Table) -> Vec<(String, toml::Value)> {
+    let leaf = |(key, value): (&String, &toml::Value)| match value {
+        toml::Value::Table(table) => leaves(&format!("{prefix}{key}."), table),
+        value => vec![(format!("{prefix}{key}"), value.clone())],
+    };
+    table.iter().flat_map(leaf).collect()
+}
+
+/// A value as it is typed. A password in a URL is not shown.
+fn typed(value: &toml::Value) -> String {
+    match value {
+        // JSON's strings are TOML's basic strings.
+        toml::Value::String(text) => serde_json::Value::from(without_password(text)).to_string(),
+        toml::Value::Array(items) => {
+            format!("[{}]", items.iter().map(typed).collect::<Vec<_>>().join(", "))
+        }
+        toml::Value::Table(table) => {
+            let pairs = table.iter().map(|(key, value)| format!("{key} = {}", typed(value)));
+            format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+        }
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Float(number) => number.to_string(),
+        toml::Value::Boolean(truth) => truth.to_string(),
+        toml::Value::Datetime(time) => time.to_string(),
+    }
+}
+
+fn without_password(text: &str) -> String {
+    let hidden = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let (secret, host) = rest.split('/').next()?.rsplit_once('@')?;
+        let (user, _) = secret.split_once(':')?;
+        Some(format!("{scheme}://{user}:***@{host}{}", &rest[secret.len() + 1 + host.len()..]))
+    };
+    hidden().unwrap_or_else(|| text.to_owned())
 }
 
 /// The same for files that are in memory.
@@ -249,9 +348,28 @@ fn files(root: &Path) -> Vec<PathBuf> {
 
 /// Parses one file, first as a fragment, so that what is wrong is found with its line in this file.
 fn parse_fragment(text: &str) -> std::result::Result<toml::Table, String> {
-    let tidy = |e: toml::de::Error| e.to_string().trim().replace('\n', " ");
+    let tidy = |e: toml::de::Error| {
+        let place = e.span().and_then(|span| text.get(..span.start));
+        let line = place.map_or(1, |before| before.matches('\n').count() + 1);
+        format!("line {line}: {}", understood(e.message()))
+    };
     toml::from_str::<Fragment>(text).map_err(tidy)?;
     toml::from_str(text).map_err(tidy)
+}
+
+/// What serde says of an unknown key ("unknown field `a`, expected one of `b`, `c`") in our words, with the key that
+/// was probably meant.
+fn understood(message: &str) -> String {
+    let Some((unknown, known)) =
+        message.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected "))
+    else {
+        return message.replace('\n', " ");
+    };
+    let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+    match nearest(unknown, known.iter().copied()) {
+        Some(meant) => format!("there is no key `{unknown}` here; did you mean `{meant}`?"),
+        None => format!("there is no key `{unknown}` here, but {}", known.join(", ")),
+    }
 }
 
 fn merge(into: &mut toml::Table, from: toml::Table) {
@@ -424,6 +542,41 @@ mod tests {
     fn an_unknown_key_is_refused_with_its_line() {
         let error = parse_fragment("[fetch]\nrate = \"1MB/s\"\nburst = 1\n").unwrap_err();
         assert!(error.contains("line 3") && error.contains("burst"), "{error}");
+        assert!(error.contains("spread-over"), "no key is near, so all are named: {error}");
+    }
+
+    #[test]
+    fn a_slip_in_a_key_is_understood() {
+        for (text, meant) in [
+            ("[fetch]\nratte = '1MB/s'", "`rate`"),
+            ("[repositroy]\nmirrors = []", "`repository`"),
+            ("[schedule]\nmaintenance_window = []", "`maintenance-window`"),
+            (
+                "repository.credentials = [{ mirror = 'https://m/', bearer = '/t', baerer-file = '/t' }]",
+                "`bearer-file`",
+            ),
+        ] {
+            let error = parse_fragment(text).unwrap_err();
+            assert!(error.contains("did you mean") && error.contains(meant), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_counts_is_shown_with_its_file_and_without_passwords() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join(LOCAL)).unwrap();
+        let first = "[fetch]\nrate = '1MB/s'\n[repository]\nproxy = 'http://till:secret@proxy:3128/'\n";
+        std::fs::write(root.path().join(FILE), first).unwrap();
+        std::fs::write(root.path().join(LOCAL).join("a.toml"), "fetch.rate = '2MB/s'\nnode.labels.x = '1'")
+            .unwrap();
+        let shown = show(root.path(), None).unwrap();
+        let lines: Vec<_> = shown.lines().map(|l| l.split("  # ").next().unwrap()).collect();
+        let proxy = "repository.proxy = \"http://till:***@proxy:3128/\"";
+        assert_eq!(lines, ["fetch.rate = \"2MB/s\"", "node.labels.x = \"1\"", proxy]);
+        assert!(shown.lines().next().unwrap().ends_with("agent.d/a.toml"), "{shown}");
+        std::fs::write(root.path().join(LOCAL).join("b.toml"), "fetch.rate = 1").unwrap();
+        std::fs::write(root.path().join(LOCAL).join("c.toml"), "x = 1").unwrap();
+        assert_eq!(check(root.path(), None).unwrap_err().len(), 2, "one wrong file hides no other");
     }
 
     #[test]
@@ -492,6 +645,29 @@ mod tests {
         ] {
             let error = settings(text).unwrap_err();
             assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_published_schema_knows_the_same_keys() {
+        let schema = include_str!("../../packaging/schema/agent.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+        let known = |text: &str| -> std::collections::BTreeSet<String> {
+            // A key that is near to none: all are named.
+            let error = parse_fragment(text).unwrap_err();
+            let list = error.rsplit_once("here, but ").unwrap_or_else(|| panic!("{error}")).1;
+            list.split(", ").map(str::to_owned).collect()
+        };
+        let in_schema =
+            |at: &serde_json::Value| at["properties"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(known("qqqqqqqqqqqqqqqqqqqq = 1"), in_schema(&schema));
+        for section in known("qqqqqqqqqqqqqqqqqqqq = 1") {
+            let of = &schema["properties"][&section];
+            assert_eq!(
+                known(&format!("[{section}]\nqqqqqqqqqqqqqqqqqqqq = 1")),
+                in_schema(of),
+                "[{section}]"
+            );
         }
     }
 

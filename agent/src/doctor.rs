@@ -94,7 +94,7 @@ fn repository(node: &Node, say: &mut Says) {
             )),
         },
         Ok(None) => say.missing(format!(
-            "{}: copy the repository's metadata/1.root.json there, over a way that you trust",
+            "{}: enrol this node (`prestage enroll --help`), or copy the repository's metadata/1.root.json there, over a way that you trust",
             root.display()
         )),
         Err(error) => say.missing(error),
@@ -231,7 +231,7 @@ fn next(node: &Node, say: &mut Says) {
     if journal_exists(node) {
         say.next("an install was interrupted: the next `prestage install` goes on with it");
     } else if !node.is_configured() {
-        say.next("configure what is MISSING above, then run `prestage fetch`");
+        say.next("configure what is MISSING above (`prestage enroll` does both), then run `prestage fetch`");
     } else if status
         .plan
         .as_ref()

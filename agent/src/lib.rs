@@ -12,9 +12,11 @@ mod config; // agent.toml and drop-ins: as typed → merged → valid
 mod decide; // which bundle, and whether now: pure
 mod delays; // how fast mirrors answer on an idle line, from run to run
 mod doctor; // what is configured, what is missing, what comes next, in plain words
+mod enroll; // which repository this node belongs to, and where trust begins
 mod error; // exit codes, and errors that name the cure
 mod fetch; // bytes in: transports, ranges, resume, throttle
 mod heal; // what is cured without hands before an install
+pub mod help; // what is said about each verb, option and exit code
 mod incoming; // what was pushed here, whole or not yet
 mod logging; // to the journal, syslog or the terminal
 mod node; // this machine: paths, identity, clock, settings, in one value

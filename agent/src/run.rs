@@ -16,6 +16,7 @@ use host::file;
 use crate::account::Account;
 use crate::bundle::{check_index, copy_index, read_index};
 use crate::cli::{Options, Verb};
+use crate::config;
 use crate::decide::{self, Decision, Offer};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{Archive, Folder, Transport};
@@ -40,7 +41,8 @@ use crate::transaction::journal::{Intent, Journal};
 use crate::transaction::pace;
 use crate::transaction::state::{Cause, Event, State};
 use crate::{
-    doctor, heal, incoming, plan, policy, print, reboot, report, share, space, status, transfer, verify,
+    doctor, enroll, heal, incoming, plan, policy, print, reboot, report, share, space, status, transfer,
+    verify,
 };
 
 /// Runs one verb.
@@ -50,6 +52,13 @@ use crate::{
 pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
     if *verb == Verb::Doctor {
         print(&doctor::explain(options));
+        return Ok(Exit::Done);
+    }
+    if let Verb::Config { show } = verb {
+        return look_at_configuration(options, *show);
+    }
+    if let Verb::Enroll(enrol) = verb {
+        print(&enroll::enroll(options, enrol)?);
         return Ok(Exit::Done);
     }
     let node = Node::load(options)?;
@@ -64,9 +73,35 @@ pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
         Verb::Verify { path } => verify::verify(&node, path).map(|text| print(&text)).map(|()| Exit::Done),
         Verb::Release { version } => release(&node, version).map(|()| Exit::Done),
         Verb::Report => send_reports(&node).map(|()| Exit::Done),
-        Verb::Status { json } => show_status(&node, *json).map(|()| Exit::Done),
-        Verb::Doctor => Ok(Exit::Done),
+        Verb::Status { check: true, .. } => {
+            let (exit, line) = status::check(&status::load(&node), node.now());
+            print(&line);
+            Ok(exit)
+        }
+        Verb::Status { json, .. } => show_status(&node, *json).map(|()| Exit::Done),
+        // Done above, where no node is needed.
+        Verb::Doctor | Verb::Config { .. } | Verb::Enroll(_) => Ok(Exit::Done),
     }
+}
+
+/// `config`: say what is wrong, or what counts.
+fn look_at_configuration(options: &Options, show: bool) -> Result<Exit> {
+    let root = options.root.as_deref().unwrap_or(Path::new("/"));
+    let file = options.config.as_deref();
+    if show {
+        print(&config::show(root, file)?);
+        return Ok(Exit::Done);
+    }
+    let mut errors = match config::check(root, file) {
+        Ok(files) => {
+            files.iter().for_each(|file| print(&format!("ok  {}\n", file.display())));
+            return Ok(Exit::Done);
+        }
+        Err(errors) => errors.into_iter(),
+    };
+    let last = errors.next_back();
+    errors.for_each(|error| eprintln!("error: {error}"));
+    last.map_or(Ok(Exit::Done), Err)
 }
 
 /// `run`: fetch, then install if the window is open, then report. The first failure is the exit code, but an install

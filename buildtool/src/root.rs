@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use format::digest::Sha256;
 use format::metadata::RoleKeys;
 use serde_json::{Value, json};
 
@@ -135,5 +136,11 @@ pub fn show(editor: &RepositoryEditor) -> Result<(Value, Vec<String>)> {
         lines.push("signatures on what is pending:".into());
         lines.extend(approvals.iter().map(|a| format!("  {a}")));
     }
-    Ok((json!({"roles": roles, "pending": approvals}), lines))
+    // What a node is enrolled with. The first root's, for the chain leads from it to every later one.
+    let first = std::fs::read(editor.repository().metadata().join("1.root.json")).ok();
+    let fingerprint = first.map(|bytes| format!("sha256:{}", Sha256::of(&bytes)));
+    if let Some(fingerprint) = &fingerprint {
+        lines.push(format!("prestage enroll --root-fingerprint {fingerprint}"));
+    }
+    Ok((json!({"roles": roles, "pending": approvals, "fingerprint": fingerprint}), lines))
 }

@@ -15,6 +15,7 @@ pub mod json; // strict reading, and the canonical form that is signed
 pub mod key; // public keys, key ids, signatures: verification only
 pub mod metadata; // the TUF roles as documents
 pub mod name; // names that are parsed once and cannot be wrong afterwards
+pub mod near; // what somebody may have meant by an unknown word
 pub mod policy; // which bundle goes to which nodes, when and how
 pub mod range; // which bytes an HTTP answer says it holds
 pub mod rate; // how fast something may be fetched

@@ -3,7 +3,10 @@
 //! Written after every step, replaced whole. Each step changes its own part and leaves the others as they were; nothing
 //! is ever decided by what stands here.
 
+mod check;
 mod prometheus;
+
+pub use check::check;
 
 use std::path::PathBuf;
 

@@ -8,10 +8,10 @@ use std::path::{Path as FsPath, PathBuf};
 use format::policy::{Fault, PatchPolicy, Path, PolicyError, Step, ZoneName};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::near::nearest;
 use super::yaml::{self, Node, Place};
 use crate::error::{AtPath, Error, Kind, Result};
 use crate::export::Published;
+use format::near::nearest;
 
 /// The longest file, in bytes: more than a fleet's policies take, and no more than a person has written.
 const MAX_FILE: u64 = 4 * 1024 * 1024;

@@ -5,7 +5,6 @@
 
 mod check; // everything that is wrong with policies
 mod diff; // what publishing them would change
-mod near; // what somebody may have meant
 mod yaml; // YAML with places
 
 pub use check::{Checked, check};
