@@ -2,17 +2,17 @@
 # Makes the root directory of a real node: this machine's distribution as its release was published, without the
 # security and other updates that came since. Made once and kept; prints where. Whoever uses it mounts an overlay over
 # it and leaves it as it is.
-# usage: node-root.sh minimal | kiosk
+# usage: node-root.sh minimal | booted | kiosk
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 need_root "making a node root"
 
-kind=${1:?usage: node-root.sh minimal | kiosk}
+kind=${1:?usage: node-root.sh minimal | booted | kiosk}
 mkdir -p "$cache"
 exec 9>"$cache/root-$kind.lock"
 flock 9
-archive="$cache/archive-$kind"
+case $kind in booted) archive="$cache/archive-minimal" ;; *) archive="$cache/archive-$kind" ;; esac
 "$project/scripts/archive.sh" "$archive"
 
 case $kind in
@@ -21,13 +21,18 @@ minimal)
     variant=apt
     packages=iproute2
     ;;
+booted)
+    # The same with an init, for containers that boot it.
+    variant=apt
+    packages=iproute2,systemd,systemd-sysv,dbus,ca-certificates,procps
+    ;;
 kiosk)
     variant=minbase
     mapfile -t names < <(grep -v '^#' "$project/scripts/kiosk-packages.txt")
     packages=$(apt-cache --no-all-versions show "${names[@]}" 2>/dev/null |
         sed -n 's/^Package: //p' | sort -u | paste -sd,)
     ;;
-*) die "there is no node root of kind $kind; there are minimal and kiosk" ;;
+*) die "there is no node root of kind $kind; there are minimal, booted and kiosk" ;;
 esac
 
 # Keyed by everything that decides what is in it. A point release of the distribution makes a new one.

@@ -6,7 +6,7 @@
 # the node has no other package manager. What is not: it is no Enterprise Linux. No archive of one is reachable from here,
 # so the files of the root come from Debian, dpkg and apt are taken away, and its RPM database begins with one package,
 # lab-base, that stands for all of them. What is installed and updated on top are RPM packages that rpmbuild made.
-# usage: rpm-root.sh
+# usage: rpm-root.sh [booted]     booted: with systemd, for the scriptlets of packages
 # shellcheck disable=SC2016  # dpkg-query has its own $
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -21,6 +21,7 @@ archive="$cache/archive-rpm"
 
 # iproute2 shows what the package manager sees of the network; the plugins are versionlock and needs-restarting.
 packages=dnf,rpm,dnf-plugins-core,iproute2
+if [ "${1:-}" = booted ]; then packages+=,systemd,systemd-sysv,dbus; fi
 key=$(cat "$0" "$archive/release" "$archive/release.list" - <<<"$packages" | short_hash)
 root="$cache/root-rpm-$key"
 if [ -d "$root" ]; then
