@@ -3,6 +3,9 @@
 #   make setup      install what build, demo and tests need (apt; root)
 #   make build      the programs, for this machine's C library, in target/release
 #   make dist       the agent as it is shipped, static against musl, in target/dist (root, to install the compiler)
+#   make packages   DEB and RPM of agent and build tool, in target/packages, as lintian and rpmlint want them (root)
+#   make test-packages  their life: installed, upgraded, removed, purged; booted under systemd; the agent patches itself (root)
+#   make test-monitoring  an alert fires for a quarantined node and is resolved, with the distribution's Prometheus (root)
 #   make demo       the whole path on this machine with real packages (root)
 #   make demo-rpm   the same with a node of rpm and dnf (root)
 #   make failure-table  each failure case for each package manager: exit code, and the node's state, proved (root)
@@ -16,6 +19,8 @@
 #   make fuzz       every reader of foreign bytes for ten minutes each
 #   make bench-fetch  how caps are kept, speed beside curl, idle polls (root)
 #   make bench      speed and memory beside the ordinary tools (root)
+#   make bench-size what the shipped agent takes: bytes, memory of each verb, CPU; fails where the budget is exceeded (root)
+#   make bench-peers  size, memory and CPU beside rauc, swupdate, casync, unattended-upgrades and dnf (root)
 #   make bench-refresh  what a refresh costs a node when the repository has 1,000 bundles
 #   make bench-fleet  hundreds of agents on thin lines that fail, beside the usual scripts (root; 20 minutes;
 #                   STORES=6 NODES=2 make bench-fleet: 90 seconds)
@@ -24,7 +29,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist bench-refresh test-vm
+.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -39,6 +44,29 @@ build:
 
 dist: setup
 	@scripts/dist.sh
+
+packages: setup
+	@scripts/dist.sh prestage prestage-build
+	scripts/packages.sh check
+
+# Prometheus and the node exporter are installed for it, and not started as services.
+test-monitoring: setup
+	@. scripts/lib.sh
+	install_missing "to test alerts and dashboard" prometheus prometheus-node-exporter
+	scripts/node-root.sh minimal >/dev/null
+	cargo build --quiet --workspace --bins --tests
+	cargo test -p prestage-tests --test e2e -- --ignored --nocapture monitoring::
+
+# A rebuild beside the first build, to upgrade to.
+test-packages: packages
+	@. scripts/lib.sh
+	install_missing "to boot nodes" systemd-container
+	scripts/node-root.sh booted >/dev/null
+	scripts/rpm-root.sh booted >/dev/null
+	PACKAGES=$(CURDIR)/target/packages-rebuilt REVISION=2 scripts/packages.sh
+	cargo build --quiet --workspace --bins --tests
+	PRESTAGE_PACKAGES=$(CURDIR)/target/packages PRESTAGE_PACKAGES_REBUILT=$(CURDIR)/target/packages-rebuilt \
+	    cargo test -p prestage-tests --test e2e -- --ignored --nocapture packaged::
 
 demo: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
@@ -79,7 +107,7 @@ attacks: setup
 test-long: setup
 	@scripts/node-root.sh minimal >/dev/null
 	cargo build --quiet --workspace --bins --tests
-	cargo test -p prestage-tests --test e2e -- --ignored --test-threads 1
+	cargo test -p prestage-tests --test e2e -- --ignored --test-threads 1 --skip packaged:: --skip monitoring::
 
 test-kill: setup
 	@scripts/node-root.sh minimal >/dev/null
@@ -99,6 +127,14 @@ bench: setup
 bench-fetch: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
 	scripts/bench-fetch.sh
+
+bench-size: dist
+	@cargo build --release -p prestage-build -p prestage-tests
+	scripts/bench-size.sh
+
+bench-peers: dist
+	@cargo build --release -p prestage-build -p prestage-tests
+	scripts/bench-peers.sh
 
 bench-refresh: dist
 	@cargo build --release -p prestage-build -p prestage-tests

@@ -36,6 +36,8 @@ distribution_rust() {
 flags=("--remap-path-prefix=$project=prestage" "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo")
 # No back trace is ever printed: a panic ends the program with its message. 180 KB.
 flags+=("-Cforce-unwind-tables=no")
+# Machine code that is there more than once is made a function: -Oz as clang does it for other processors.
+flags+=("-Cllvm-args=-enable-machine-outliner=always")
 # Symbols are kept beside the program, to see where its bytes are.
 export CARGO_PROFILE_RELEASE_STRIP=none
 export CARGO_TARGET_DIR="$folder" CARGO_INCREMENTAL=0

@@ -12,7 +12,9 @@ mod idle_poll; // what a node costs that has nothing to do, and when it comes
 mod incoming; // an export is pushed, and not always to its end
 mod interrupted; // the agent dies in the middle of an install
 mod mirrors; // several mirrors, liars among them, and those that ask who we are
+mod monitoring; // what monitoring sees: schemas, alerts, dashboard
 mod node_state; // nodes as they are: holds, locks, full disks, failing packages
+mod packaged; // the packages as an administrator meets them: dpkg, rpm, systemd
 mod policy; // nodes as they are: holds, locks, full disks, failing packages
 mod proxy; // real web servers and a real proxy
 mod rate; // the cap as the wire sees it

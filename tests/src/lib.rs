@@ -9,6 +9,8 @@ pub mod backend; // a whole world for each package manager, under one face
 pub mod bench_fetch; // what fetching costs, beside curl
 pub mod bench_share; // what sharing takes
 mod content; // what a package to be made has in it
+pub mod bench_size; // what the agent may take, and what it takes
+pub mod container; // a node whose systemd is running
 pub mod debs; // packages on order: sizes, dependencies, conffiles, scripts that fail
 pub mod forge; // what the thief of a key can make of a repository
 mod gpg; // a key of its own for each archive
@@ -16,6 +18,7 @@ pub mod http; // just enough HTTP/1.1 to be a server that misbehaves
 pub mod kill; // kill -9 at random, hundreds of times, and the table of how each ended
 pub mod line; // a thin line between two network namespaces
 pub mod measure; // time, CPU and peak memory of a program
+pub mod monitoring; // node_exporter and Prometheus
 pub mod node; // a throw-away node: an overlay over a real Debian root
 pub mod random; // a seeded generator, so that a failure can be run again
 pub mod receiver; // the centre's end of reports

@@ -152,6 +152,32 @@ impl Node {
         Node::over(rpm_root(), sandbox, name)
     }
 
+    /// The same with systemd.
+    ///
+    /// # Panics
+    /// As [`Node::new`].
+    pub fn of_rpm_and_systemd(sandbox: &Sandbox, name: &str) -> Node {
+        static ROOT: OnceLock<PathBuf> = OnceLock::new();
+        let below = ROOT.get_or_init(|| {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/rpm-root.sh");
+            succeed(Command::new(script).arg("booted")).trim().into()
+        });
+        Node::over(below, sandbox, name)
+    }
+
+    /// The same with systemd, to be booted in a container ([`crate::container`]).
+    ///
+    /// # Panics
+    /// As [`Node::new`].
+    pub fn of_systemd(sandbox: &Sandbox, name: &str) -> Node {
+        static ROOT: OnceLock<PathBuf> = OnceLock::new();
+        let below = ROOT.get_or_init(|| {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/node-root.sh");
+            succeed(Command::new(script).arg("booted")).trim().into()
+        });
+        Node::over(below, sandbox, name)
+    }
+
     fn over(below: &Path, sandbox: &Sandbox, name: &str) -> Node {
         let folder = sandbox.path().join(name);
         let (root, upper, work) = (folder.join("root"), folder.join("upper"), folder.join("work"));
@@ -348,6 +374,16 @@ impl Node {
         let mut command = command("chroot");
         command.arg(&self.root).arg(program);
         command
+    }
+
+    /// Mounts /proc, which maintainer scripts of packages expect. It goes with the node.
+    ///
+    /// # Panics
+    /// If it cannot be mounted.
+    pub fn with_proc(self) -> Node {
+        let proc = self.path("/proc");
+        mount(Some("proc"), &proc, Some("proc"), MsFlags::empty(), None::<&str>).expect("/proc on the node");
+        self
     }
 
     /// Makes and installs packages, with its dpkg.

@@ -52,6 +52,14 @@ impl Archive {
         path
     }
 
+    /// Takes a package that is made already; [`Archive::publish`] publishes it.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn add(&self, deb: &Path) {
+        fs::copy(deb, self.folder.join("pool").join(deb.file_name().unwrap_or_default())).expect("a package");
+    }
+
     /// Adds packages and publishes.
     ///
     /// # Panics

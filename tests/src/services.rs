@@ -10,7 +10,7 @@ use crate::sandbox::{Running, Sandbox, command, succeed};
 use crate::server::PATIENCE;
 
 /// A server process. It ends with the value.
-struct Service {
+pub(crate) struct Service {
     process: Option<Running>,
     port: u16,
     log: PathBuf,
@@ -18,7 +18,7 @@ struct Service {
 
 impl Service {
     /// Starts what `configure` has been told a port for, and waits until it listens.
-    fn start(folder: &Path, configure: impl Fn(u16) -> std::process::Command) -> Service {
+    pub(crate) fn start(folder: &Path, configure: impl Fn(u16) -> std::process::Command) -> Service {
         fs::create_dir_all(folder).expect("a folder for a service");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
         let mut process = Running::start(&mut configure(port));
@@ -30,6 +30,11 @@ impl Service {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         Service { process: Some(process), port, log: folder.join("log") }
+    }
+
+    /// Where it listens, on loopback.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     fn log(&self) -> String {

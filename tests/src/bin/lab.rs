@@ -4,6 +4,9 @@
 //! prestage-lab measure FILE COMMAND...   runs it; writes "seconds cpu-seconds tree-KiB own-KiB" to FILE
 //! prestage-lab bench-fetch               caps, speed and idle polls, as tables
 //! prestage-lab bench-share               memory of `prestage share` while it serves ten peers
+//! prestage-lab bench-size                the budget of the agent, as a table; 1 if it is exceeded
+//! prestage-lab peer-rows                 the agent's rows of the table beside others
+//! prestage-lab size-by-crate FILE        where the bytes of an unstripped program are
 //! prestage-lab receive FOLDER            accepts reports on loopback, a file each, until it is ended
 //! prestage-lab failure-table             runs the common suite for every package manager and prints what came of it
 //! prestage-lab kill KILLS [BACKEND...]   kill -9 at random, so often, and prints where each fell and how it ended
@@ -29,13 +32,26 @@ fn main() -> ExitCode {
             lab::bench_share::print();
             Ok(ExitCode::SUCCESS)
         }
+        ["bench-size"] => {
+            let over = lab::bench_size::print();
+            over.iter().for_each(|what| eprintln!("over the budget: {what}"));
+            Ok(ExitCode::from(u8::from(!over.is_empty())))
+        }
+        ["peer-rows"] => {
+            lab::bench_size::print_peer_rows();
+            Ok(ExitCode::SUCCESS)
+        }
+        ["size-by-crate", unstripped] => {
+            lab::bench_size::print_by_crate(unstripped);
+            Ok(ExitCode::SUCCESS)
+        }
         ["receive", folder] => receive(folder),
         ["failure-table", only @ ..] => Ok(failure_table(only)),
         ["kill", kills, only @ ..] => return lab::kill::print(kills, only),
         ["tap", upstream] => tap(upstream),
         _ => {
             eprintln!(
-                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | bench-share | receive FOLDER | failure-table [BACKEND...] | kill KILLS [BACKEND...] | tap ADDRESS:PORT"
+                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | bench-share | bench-size | peer-rows | size-by-crate FILE | receive FOLDER | failure-table [BACKEND...] | kill KILLS [BACKEND...] | tap ADDRESS:PORT"
             );
             return ExitCode::from(64);
         }
