@@ -8,9 +8,9 @@ pub mod attack; // attacks on one node, and the table of how each ended
 pub mod backend; // a whole world for each package manager, under one face
 pub mod bench_fetch; // what fetching costs, beside curl
 pub mod bench_share; // what sharing takes
-mod content; // what a package to be made has in it
 pub mod bench_size; // what the agent may take, and what it takes
 pub mod container; // a node whose systemd is running
+mod content; // what a package to be made has in it
 pub mod debs; // packages on order: sizes, dependencies, conffiles, scripts that fail
 pub mod forge; // what the thief of a key can make of a repository
 mod gpg; // a key of its own for each archive
