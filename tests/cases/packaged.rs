@@ -381,7 +381,8 @@ fn the_agent_patches_itself_while_it_runs() {
 #[ignore = "make test-packages"]
 fn the_units_are_locked_down_and_verified() {
     let shop = Shop::open();
-    let units = ["fetch", "install", "recover", "report", "share", "incoming"].map(|u| format!("prestage-{u}.service"));
+    let units = ["fetch", "install", "recover", "report", "share", "incoming"]
+        .map(|u| format!("prestage-{u}.service"));
     let mut verify = vec!["verify", "--man=no"];
     verify.extend(units.iter().map(String::as_str).chain(TIMERS));
     let verified = shop.booted.run("systemd-analyze", &verify).expect(0);
