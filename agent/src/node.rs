@@ -143,10 +143,13 @@ impl Node {
             other => return other,
         };
         log::info!("waiting for a fetch to make way");
-        // One after the other, where several wait.
-        let _waiting = Lock::wait(&self.install_waits())?;
+        // Whoever fetches is not trusted: he may hold this lock too, or not make way. Neither keeps an install for ever.
+        let mut waiting = None;
         let end = self.clock.instant() + 2 * self.settings.stall_timeout + Duration::from_secs(10);
         while self.clock.instant() < end {
+            if waiting.is_none() {
+                waiting = Lock::take_seen(&self.install_waits())?;
+            }
             self.clock.sleep(PAUSE);
             match self.lock() {
                 Err(error) if error.exit == Exit::Deferred => {}

@@ -204,7 +204,20 @@ impl Lock {
     /// # Errors
     /// With the path in the text.
     pub fn take(path: &Path) -> io::Result<Option<Lock>> {
-        match Flock::lock(Lock::open(path, 0o660)?, FlockArg::LockExclusiveNonblock) {
+        Lock::take_made(path, 0o660)
+    }
+
+    /// The same for a lock that others look at ([`is_locked`]), whose file anybody may read. Whoever may read it may hold it
+    /// too, so nobody waits for it.
+    ///
+    /// # Errors
+    /// With the path in the text.
+    pub fn take_seen(path: &Path) -> io::Result<Option<Lock>> {
+        Lock::take_made(path, 0o644)
+    }
+
+    fn take_made(path: &Path, mode: u32) -> io::Result<Option<Lock>> {
+        match Flock::lock(Lock::open(path, mode)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Lock(lock))),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, e)) => at(path, Err(e.into())),
@@ -238,7 +251,8 @@ impl Lock {
 }
 
 /// Whether some process holds the lock on `path`. Looking takes a shared lock for a moment, which needs no more than the
-/// right to read; so it is only for locks that are taken with [`Lock::wait`].
+/// right to read; so it is only for locks that are taken with [`Lock::wait`] or
+/// [`Lock::take_seen`].
 pub fn is_locked(path: &Path) -> bool {
     let Ok(file) = open_regular(path) else { return false };
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))

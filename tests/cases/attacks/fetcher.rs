@@ -221,7 +221,6 @@ fn hand_attacks() -> Vec<Attack> {
     };
     vec![
         by_hand("root's hand: fetch", |s| s.agent(User::Root, &["fetch", "--now"])),
-        by_hand("root's hand: run", |s| s.agent(User::Root, &["run"])),
         by_hand("root's hand: import", |s| {
             let (stick, there) = (s.stick(|_| {}), s.node().path("/root/stick"));
             lab::sandbox::succeed(lab::sandbox::command("cp").arg("-r").args([&stick, &there]));
@@ -277,12 +276,18 @@ fn metadata_attacks() -> Vec<Attack> {
 /// What nobody signs, and root reads all the same.
 fn word_attacks() -> Vec<Attack> {
     vec![
-        Attack::new("a plan of his own", "nothing is staged, and nothing is needed, it says", 0, &[], |s| {
-            let empty = r#"s/"(packages|changes)":\[[^]]*\]/"\1":[]/g"#;
-            altered(s, &format!("rm -r fetch/staged && sed -i -E '{empty}' fetch/plan.json"))
-        })
+        Attack::new(
+            "a plan of his own",
+            "nothing is staged, nor needed, it says",
+            1,
+            &["is not staged"],
+            |s| {
+                let empty = r#"s/"(packages|changes)":\[[^]]*\]/"\1":[]/g"#;
+                altered(s, &format!("rm -r fetch/staged && sed -i -E '{empty}' fetch/plan.json"))
+            },
+        )
         .when_fetched()
-        .because("he may refuse service and lie; nothing is installed"),
+        .because(SERVICE),
         Attack::new("a quarantine of his own", "with a terminal's commands in it", 2, &["refused"], |s| {
             let bundle =
                 json!({ "version": VERSION, "cycle": "2026-11", "serial": 2, "index": index_digest(s) });
@@ -415,7 +420,19 @@ fn own_attacks() -> Vec<Attack> {
             s.shell(User::Prestage, &try_each("/run/prestage/lock", "rm -f $1 && mkfifo $1"))
         }),
         Attack::new("the lock: held", "for ever", 1, &["another prestage is at work"], |s| {
+            // For how long an install waits for a fetch to make way hangs on this.
+            s.configure("[fetch]\nstall-timeout-seconds = 1\n");
             let script = "exec 9>>/run/prestage/lock && flock 9 && echo held && exec sleep 60";
+            let _holder = s.holding("/bin/sh", script);
+            s.install()
+        })
+        .when_fetched()
+        .because(SERVICE),
+        Attack::new("the sign that an install waits: held", "for ever", 1, &["another prestage is at work"], |s| {
+            s.configure("[fetch]\nstall-timeout-seconds = 1\n");
+            s.shell(User::Root, "touch /run/prestage/install-waits && chmod 644 /run/prestage/install-waits");
+            let script = "exec 8</run/prestage/install-waits && flock 8 && exec 9>>/run/prestage/lock && flock 9 \
+                && echo held && exec sleep 60";
             let _holder = s.holding("/bin/sh", script);
             s.install()
         })
