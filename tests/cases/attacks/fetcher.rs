@@ -78,6 +78,11 @@ fn closed(stage: &Stage) {
     stage.configure(&format!("[schedule]\nmaintenance-window = [\"{} 03:00-03:01\"]\n", day.trim()));
 }
 
+/// For how long an install waits for a fetch to make way hangs on this.
+fn impatient(stage: &Stage) {
+    stage.configure("[fetch]\nstall-timeout-seconds = 1\n");
+}
+
 /// A hook of the operator's, which shows what he can do while the install is at work: as the fetch user it runs `script`,
 /// and the install goes no further.
 fn hook(stage: &Stage, script: &str) {
@@ -420,23 +425,24 @@ fn own_attacks() -> Vec<Attack> {
             s.shell(User::Prestage, &try_each("/run/prestage/lock", "rm -f $1 && mkfifo $1"))
         }),
         Attack::new("the lock: held", "for ever", 1, &["another prestage is at work"], |s| {
-            // For how long an install waits for a fetch to make way hangs on this.
-            s.configure("[fetch]\nstall-timeout-seconds = 1\n");
             let script = "exec 9>>/run/prestage/lock && flock 9 && echo held && exec sleep 60";
             let _holder = s.holding("/bin/sh", script);
             s.install()
         })
         .when_fetched()
+        .arranged(impatient)
         .because(SERVICE),
         Attack::new("the sign that an install waits: held", "for ever", 1, &["another prestage is at work"], |s| {
-            s.configure("[fetch]\nstall-timeout-seconds = 1\n");
-            s.shell(User::Root, "touch /run/prestage/install-waits && chmod 644 /run/prestage/install-waits");
             let script = "exec 8</run/prestage/install-waits && flock 8 && exec 9>>/run/prestage/lock && flock 9 \
                 && echo held && exec sleep 60";
             let _holder = s.holding("/bin/sh", script);
             s.install()
         })
         .when_fetched()
+        .arranged(|s| {
+            impatient(s);
+            s.shell(User::Root, "touch /run/prestage/install-waits && chmod 644 /run/prestage/install-waits");
+        })
         .because(SERVICE),
     ]
 }
