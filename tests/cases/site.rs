@@ -225,5 +225,6 @@ fn nodes_find_each_other_by_multicast_where_they_are_told_to() {
         world.node.status().status.fetch.expect("a fetch").bytes_from_site
     };
     assert_eq!(fetch(false), 0);
-    assert!(fetch(true) >= lab::world::LARGE as u64);
+    // Avahi first makes sure that nobody else has its names (RFC 6762 section 8.1), and answers nobody meanwhile.
+    assert!((0..10).any(|_| fetch(true) >= lab::world::LARGE as u64));
 }
