@@ -55,8 +55,8 @@ python_closure() {
 }
 
 # 64 MiB of what does not compress, as an update of one file.
-mkdir -p "$root/work/tree" "$root/work/in"
-head -c 67108864 </dev/urandom >"$root/work/tree/content"
+mkdir -p "$root/bench/tree" "$root/bench/in"
+head -c 67108864 </dev/urandom >"$root/bench/tree/content"
 rows=()
 # usage: row NAME BYTES WHAT COMMAND...: the command runs in the root; a program that is not the agent is measured with its children.
 row() {
@@ -74,30 +74,30 @@ row() {
 }
 
 # --- rauc: a bundle with one image, signed ------------------------------------------------------------------------------
-inside openssl req -x509 -newkey rsa:2048 -nodes -keyout /work/key.pem -out /work/cert.pem -days 2 -subj /CN=peer 2>/dev/null
-mkdir -p "$root/work/rauc"
-cp "$root/work/tree/content" "$root/work/rauc/rootfs.img"
-printf '[update]\ncompatible=peer\nversion=1\n[bundle]\nformat=plain\n[image.rootfs]\nfilename=rootfs.img\n' >"$root/work/rauc/manifest.raucm"
-inside rauc --cert=/work/cert.pem --key=/work/key.pem bundle /work/rauc /work/update.raucb >/dev/null 2>&1
-row rauc "$(with_libraries /usr/bin/rauc)" "verify (rauc info)" chroot "$root" rauc --keyring=/work/cert.pem info /work/update.raucb
+inside openssl req -x509 -newkey rsa:2048 -nodes -keyout /bench/key.pem -out /bench/cert.pem -days 2 -subj /CN=peer 2>/dev/null
+mkdir -p "$root/bench/rauc"
+cp "$root/bench/tree/content" "$root/bench/rauc/rootfs.img"
+printf '[update]\ncompatible=peer\nversion=1\n[bundle]\nformat=plain\n[image.rootfs]\nfilename=rootfs.img\n' >"$root/bench/rauc/manifest.raucm"
+inside rauc --cert=/bench/cert.pem --key=/bench/key.pem bundle /bench/rauc /bench/update.raucb >/dev/null 2>&1
+row rauc "$(with_libraries /usr/bin/rauc)" "verify (rauc info)" chroot "$root" rauc --keyring=/bench/cert.pem info /bench/update.raucb
 
 # --- swupdate: a signed .swu with the same content ----------------------------------------------------------------------
-mkdir -p "$root/work/swu"
-cp "$root/work/tree/content" "$root/work/swu/content"
-cat >"$root/work/swu/sw-description" <<SW
+mkdir -p "$root/bench/swu"
+cp "$root/bench/tree/content" "$root/bench/swu/content"
+cat >"$root/bench/swu/sw-description" <<SW
 software = { version = "1.0"; hardware-compatibility: [ "1.0" ];
-  files: ( { filename = "content"; path = "/work/in/content"; sha256 = "$(sha256sum "$root/work/tree/content" | cut -d' ' -f1)"; } ); }
+  files: ( { filename = "content"; path = "/bench/in/content"; sha256 = "$(sha256sum "$root/bench/tree/content" | cut -d' ' -f1)"; } ); }
 SW
-(cd "$root/work/swu" && printf '%s\n' sw-description content | cpio -o -H crc --quiet) >"$root/work/update.swu"
+(cd "$root/bench/swu" && printf '%s\n' sw-description content | cpio -o -H crc --quiet) >"$root/bench/update.swu"
 printf 'board 1.0\n' >"$root/etc/hwrevision"
 swupdate=/usr/bin/swupdate
 [ -x "$root$swupdate" ] || swupdate=$(inside sh -c 'command -v swupdate')
-row swupdate "$(with_libraries "$swupdate")" "verify (swupdate -c)" chroot "$root" "$swupdate" -c -i /work/update.swu
-row swupdate "$(with_libraries "$swupdate")" "install one file (swupdate -i)" chroot "$root" "$swupdate" -i /work/update.swu
+row swupdate "$(with_libraries "$swupdate")" "verify (swupdate -c)" chroot "$root" "$swupdate" -c -i /bench/update.swu
+row swupdate "$(with_libraries "$swupdate")" "install one file (swupdate -i)" chroot "$root" "$swupdate" -i /bench/update.swu
 
 # --- casync: chunks of the same tree ------------------------------------------------------------------------------------
-inside casync make --store=/work/store.castr /work/tree.caidx /work/tree >/dev/null 2>&1
-row casync "$(with_libraries /usr/bin/casync)" "extract, each chunk verified (casync extract)" chroot "$root" casync extract --store=/work/store.castr /work/tree.caidx /work/extracted
+inside casync make --store=/bench/store.castr /bench/tree.caidx /bench/tree >/dev/null 2>&1
+row casync "$(with_libraries /usr/bin/casync)" "extract, each chunk verified (casync extract)" chroot "$root" casync extract --store=/bench/store.castr /bench/tree.caidx /bench/extracted
 
 # --- package managers with their timers: a look with nothing to do --------------------------------------------------------
 row unattended-upgrades "$(python_closure unattended-upgrades)" "dry run, nothing to do" chroot "$root" unattended-upgrade --dry-run
