@@ -50,20 +50,31 @@ pub trait RestorePoints: Sync {
 
     /// Looks after it while the node changes: makes room where it can. While a package manager works, every few seconds.
     /// An error: it, or the volumes beside it, would not survive if it stayed.
-    fn watch(&self, point: &RestorePoint) -> Result<()>;
+    fn watch(&self, _point: &RestorePoint) -> Result<()> {
+        Ok(())
+    }
 
-    /// Leaves `keepsake` where a restore does not reach. Before a restore.
-    fn leave(&self, point: &RestorePoint, keepsake: &Keepsake) -> Result<()>;
+    /// Leaves `keepsake` where a restore does not reach. Before a restore. Not needed, as the next three, where the agent's
+    /// own files do not go back.
+    fn leave(&self, _point: &RestorePoint, _keepsake: &Keepsake) -> Result<()> {
+        Ok(())
+    }
 
     /// What was left, if anything. At the beginning of every run as root.
-    fn keepsake(&self) -> Result<Option<Keepsake>>;
+    fn keepsake(&self) -> Result<Option<Keepsake>> {
+        Ok(None)
+    }
 
     /// Takes the keepsake away. When everything it says stands on the node.
-    fn forget(&self) -> Result<()>;
+    fn forget(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Lets `write` change the files that the node will have after the restore, below the folder that it is given.
-    /// Before a restore. Does nothing where the agent's own files do not go back.
-    fn carry(&self, point: &RestorePoint, write: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()>;
+    /// Before a restore.
+    fn carry(&self, _point: &RestorePoint, _write: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+        Ok(())
+    }
 
     /// Brings the node back to it. After a failed install or health check, or where somebody wants it. Done again, it
     /// goes on with what an interruption has left, or finds that it is done.
@@ -108,26 +119,6 @@ impl RestorePoints for NoRestorePoints {
 
     fn is_there(&self, _point: &RestorePoint) -> Result<bool> {
         Ok(false)
-    }
-
-    fn watch(&self, _point: &RestorePoint) -> Result<()> {
-        Ok(())
-    }
-
-    fn leave(&self, _point: &RestorePoint, _keepsake: &Keepsake) -> Result<()> {
-        Ok(())
-    }
-
-    fn keepsake(&self) -> Result<Option<Keepsake>> {
-        Ok(None)
-    }
-
-    fn forget(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn carry(&self, _point: &RestorePoint, _write: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
-        Ok(())
     }
 
     fn restore(&self, point: &RestorePoint) -> Result<Restored> {

@@ -11,11 +11,11 @@
 //! | `--tags` | refused in some versions: not given |
 //! | btrfs mode | not used here: the kind `btrfs` does the same without a boot in between |
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use host::command::{Command, CommandError};
 
-use super::{Keepsake, Mounts, RestorePoint, RestorePoints, Restored, not_made, not_restored};
+use super::{Mounts, RestorePoint, RestorePoints, Restored, not_made, not_restored};
 use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::packages::in_root;
@@ -23,7 +23,7 @@ use crate::packages::in_root;
 /// Its configuration.
 const CONFIGURATION: &str = "etc/timeshift/timeshift.json";
 
-/// What must not go back.
+/// What must not go back: so the journal stands after a restore, and no keepsake is needed.
 const OWN: &str = "/var/lib/prestage/**";
 
 /// Outside of what is excluded, and in no restore point.
@@ -179,27 +179,6 @@ impl RestorePoints for Timeshift {
     fn is_there(&self, point: &RestorePoint) -> Result<bool> {
         let list = self.list().map_err(|e| not_restored(point, e))?;
         Ok(list.iter().any(|(id, _)| *id == point.id))
-    }
-
-    fn watch(&self, _point: &RestorePoint) -> Result<()> {
-        Ok(())
-    }
-
-    fn leave(&self, _point: &RestorePoint, _keepsake: &Keepsake) -> Result<()> {
-        // The journal itself does not go back.
-        Ok(())
-    }
-
-    fn keepsake(&self) -> Result<Option<Keepsake>> {
-        Ok(None)
-    }
-
-    fn forget(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn carry(&self, _point: &RestorePoint, _write: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
-        Ok(())
     }
 
     fn restore(&self, point: &RestorePoint) -> Result<Restored> {
