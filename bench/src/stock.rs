@@ -215,7 +215,8 @@ fn plan(node: Node, root: &Path, repository: &Path) -> Result<Kind> {
     node.trust(repository);
     put(node.root(), root)?;
     succeed(command(program("prestage")).arg("--root").arg(root).arg("fetch"));
-    umount2(root, MntFlags::empty())?;
+    // With what the laboratory has mounted below it.
+    umount2(root, MntFlags::MNT_DETACH)?;
     let plan = fs::read(node.path("/var/lib/prestage/fetch/plan.json"))?;
     let (mut needs, mut bytes) = (Vec::new(), 0);
     for staged in fs::read_dir(node.path("/var/lib/prestage/fetch/staged"))? {
