@@ -1,6 +1,6 @@
 //! A fetch over a bad line, and from a mirror that misbehaves: it finishes, and hardly a byte comes twice.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use format::index::BLOCK;
 use format::status::State;
@@ -8,6 +8,7 @@ use lab::random::Random;
 use lab::repository::Part;
 use lab::sandbox::{Running, run};
 use lab::server::{Behaviour, Cut, CutKind, PATIENCE};
+use lab::wait::until;
 use lab::world::{World, old_packages};
 
 /// What may be fetched twice for each interruption.
@@ -33,31 +34,29 @@ fn twenty_interruptions_cost_at_most_64_kib_each() {
         how: how(&mut random),
     });
     world.mirror.behave(Behaviour { cuts: cuts.collect(), ..Behaviour::default() });
-    let mut agent = Running::start(&mut world.node.prestage(["fetch"]));
-    let deadline = Instant::now() + PATIENCE * 2;
+    let mut agents = vec![Running::start(&mut world.node.prestage(["fetch"]))];
     let mut killed = 0;
-    while world.mirror.cuts_left() > 0 || world.mirror.is_stalled() {
-        assert!(Instant::now() < deadline, "{} cuts are left", world.mirror.cuts_left());
+    until("all cuts are over", PATIENCE * 2, || {
         if world.mirror.is_stalled() {
             if random.below(2) == 0 {
                 // kill -9 in the middle of the transfer.
-                agent.kill();
+                agents.drain(..).for_each(|agent| drop(agent.kill()));
                 killed += 1;
                 world.mirror.release();
-                agent = Running::start(&mut world.node.prestage(["fetch"]));
+                agents.push(Running::start(&mut world.node.prestage(["fetch"])));
             } else {
                 // The mirror goes away in the middle of the transfer and comes back.
                 world.mirror.restart().expect("the same port");
             }
-        } else if agent.has_ended() {
+        } else if agents[0].has_ended() {
             // It gave up, for now: the timer comes again.
-            agent.wait().expect(69);
-            agent = Running::start(&mut world.node.prestage(["fetch"]));
+            agents.drain(..).for_each(|agent| drop(agent.wait().expect(69)));
+            agents.push(Running::start(&mut world.node.prestage(["fetch"])));
         }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+        world.mirror.cuts_left() == 0 && !world.mirror.is_stalled()
+    });
     eprintln!("{killed} times kill -9");
-    let ended = agent.wait();
+    let ended = agents.remove(0).wait();
     assert!(matches!(ended.code, Some(0 | 1 | 69)), "{ended}");
     world.mirror.behave(Behaviour::default());
     run(&mut world.node.prestage(["fetch"])).expect(0);
@@ -77,14 +76,11 @@ fn twenty_kills_while_bytes_are_flowing_cost_at_most_64_kib_each() {
     world.node.configure(&[&world.mirror.url()], "[fetch]\nrate = \"1MB/s\"\n");
     let mut random = Random::from_environment("twenty_kills");
     let step = world.bytes_needed() / (INTERRUPTIONS + 1);
-    let deadline = Instant::now() + PATIENCE * 3;
     for _ in 0..INTERRUPTIONS {
         let enough = world.bundle_bytes_sent() + 1 + random.below(step);
         let mut agent = Running::start(&mut world.node.prestage(["fetch"]));
-        while world.bundle_bytes_sent() < enough && !agent.has_ended() {
-            assert!(Instant::now() < deadline, "{} of {enough} bytes", world.bundle_bytes_sent());
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let come = || world.bundle_bytes_sent() >= enough || agent.has_ended();
+        until(&format!("{enough} bytes"), PATIENCE, come);
         agent.kill();
     }
     world.node.configure(&[&world.mirror.url()], "");

@@ -1,10 +1,11 @@
 //! Sizes beyond 32 bits. Takes minutes and about 25 GB of disk, so only `make test-long` runs it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lab::debs::Deb;
 use lab::sandbox::{Running, run};
 use lab::server::{Behaviour, Cut, CutKind};
+use lab::wait::until;
 use lab::world::World;
 
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -32,11 +33,10 @@ fn a_bundle_over_4_gib_with_members_over_2_gib_is_fetched_resumed_and_staged() {
         ..Behaviour::default()
     });
     let mut agent = Running::start(&mut world.node.prestage(["fetch"]));
-    let deadline = Instant::now() + Duration::from_secs(600);
-    while !world.mirror.is_stalled() {
-        assert!(Instant::now() < deadline && !agent.has_ended(), "the agent never came so far");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until("the agent is beyond 4 GiB", Duration::from_secs(600), || {
+        assert!(!agent.has_ended(), "the agent never came so far");
+        world.mirror.is_stalled()
+    });
     agent.kill();
     world.mirror.release();
     let ended = run(&mut world.node.prestage(["fetch"])).expect(0);

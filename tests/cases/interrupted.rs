@@ -1,12 +1,11 @@
 //! The agent dies in the middle of an install: whatever it left half-done, the next run brings to its end.
 
-use std::time::{Duration, Instant};
-
 use format::report::Outcome;
 use format::status::State;
 use lab::debs::Deb;
 use lab::sandbox::{Running, run};
 use lab::server::PATIENCE;
+use lab::wait::until;
 use lab::world::World;
 
 /// A world whose update stops in its postinst until `/go` is there.
@@ -16,14 +15,6 @@ fn stopping() -> World {
         &[Deb::new("till-app", "1.0"), Deb::new("till-lib", "1.0")],
         &[Deb::new("till-app", "2.0").script("postinst", wait), Deb::new("till-lib", "2.0")],
     )
-}
-
-fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Programs whose root is this world's node: what the agent started and left behind.
@@ -38,7 +29,7 @@ fn left_behind(world: &World) -> Vec<i32> {
 fn kill_in_the_middle(world: &World) {
     run(&mut world.node.prestage(["fetch"])).expect(0);
     let agent = Running::start(&mut world.node.prestage(["install", "--now"]));
-    wait_for("the postinst to begin", || world.node.path("/reached").exists());
+    until("the postinst to begin", PATIENCE, || world.node.path("/reached").exists());
     agent.kill();
     // Whatever was said before the kill, it is not that the node is patched.
     let status = world.node.status().status;
@@ -85,7 +76,7 @@ fn an_install_of_which_everything_was_killed_is_repaired_and_finished() {
         // It may have ended meanwhile.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     };
-    wait_for("everything to be dead", || {
+    until("everything to be dead", PATIENCE, || {
         let left = left_behind(&world);
         left.iter().copied().for_each(kill);
         left.is_empty()

@@ -1,14 +1,13 @@
 //! The rate as the wire sees it: never over the cap, and not far below it; by the hour; and not at all where the link
 //! costs by the byte or the window is closed.
 
-use std::time::{Duration, Instant};
-
 use lab::bench_fetch::most;
 use lab::debs::Deb;
 use lab::sandbox::{Running, run};
 use lab::server::PATIENCE;
 use lab::services::Nginx;
 use lab::tap::Meter;
+use lab::wait::until;
 use lab::world::World;
 
 fn capped(cap: u64, bytes: usize, config: &str) {
@@ -68,16 +67,15 @@ fn progress_is_in_the_status_while_bytes_come_and_gone_afterwards() {
     let world = World::new();
     world.configure("[fetch]\nrate = \"400kB/s\"\n");
     let mut agent = Running::start(&mut world.node.prestage(["fetch"]));
-    let deadline = Instant::now() + PATIENCE;
     let path = world.node.path("/var/lib/prestage/status.json");
-    let transfer = loop {
-        assert!(Instant::now() < deadline && !agent.has_ended(), "no progress was to be seen");
+    let mut transfer = None;
+    until("a transfer in the status", PATIENCE, || {
+        assert!(!agent.has_ended(), "no progress was to be seen");
         let status = std::fs::read(&path).ok().and_then(|b| format::status::NodeStatus::parse(&b).ok());
-        if let Some(transfer) = status.and_then(|s| s.status.transfer) {
-            break transfer;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
+        transfer = status.and_then(|s| s.status.transfer);
+        transfer.is_some()
+    });
+    let transfer = transfer.expect("it was there");
     assert_eq!((transfer.source, transfer.cap), (world.mirror.url(), Some(400_000)));
     assert!(transfer.bytes_done > 0 && transfer.bytes_total >= transfer.bytes_done);
     agent.wait().expect(0);

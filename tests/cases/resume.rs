@@ -1,11 +1,10 @@
 //! Interruptions of every kind, at random: hardly a byte comes twice, nothing is lost, and what is staged in the end is
 //! right.
 
-use std::time::{Duration, Instant};
-
 use lab::random::Random;
 use lab::sandbox::{Output, Running, command, run};
 use lab::server::{Behaviour, Cut, CutKind, PATIENCE};
+use lab::wait::until;
 use lab::world::World;
 
 /// What may be fetched twice for each interruption.
@@ -64,11 +63,7 @@ fn interrupt(world: &mut World, random: &mut Random, step: u64) -> bool {
 
 fn kill_when_stalled(world: &World) -> bool {
     let mut agent = Running::start(&mut world.node.prestage(["fetch"]));
-    let deadline = Instant::now() + PATIENCE;
-    while !world.mirror.is_stalled() && !agent.has_ended() {
-        assert!(Instant::now() < deadline, "neither stalled nor ended");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("stalled or ended", PATIENCE, || world.mirror.is_stalled() || agent.has_ended());
     let ended = agent.kill();
     world.mirror.release();
     ended.signal.is_some()

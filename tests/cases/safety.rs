@@ -377,11 +377,8 @@ fn a_fetch_from_a_slow_mirror_makes_way_for_an_install() {
     world.release("20261124-1");
     world.configure("[fetch]\nrate = \"64kB/s\"\n");
     let fetch = lab::sandbox::Running::start(&mut world.node.prestage(["fetch"]));
-    let deadline = std::time::Instant::now() + lab::server::PATIENCE;
-    while world.node.status().status.transfer.is_none() {
-        assert!(std::time::Instant::now() < deadline, "no transfer has begun");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let transfers = || world.node.status().status.transfer.is_some();
+    lab::wait::until("a transfer has begun", lab::server::PATIENCE, transfers);
     agent(&world, &["install", "--now"]).expect(0);
     world.assert_patched();
     fetch.wait().expect(1).says(&["makes way"]);

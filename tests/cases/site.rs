@@ -8,8 +8,10 @@ use lab::debs::Deb;
 use lab::line::{CENTRE, Line};
 use lab::node::Node;
 use lab::sandbox::{Running, command, run};
+use lab::server::PATIENCE;
 use lab::services::Nginx;
 use lab::site::{False, FalsePeer, Sharer};
+use lab::wait::until;
 use lab::world::World;
 
 /// Packages of the bundle, and the size of each: large enough that what every node gets for itself, the repository's
@@ -148,10 +150,10 @@ fn ten_nodes_cost_the_line_one_with_one_killed_and_one_that_serves_garbage() {
     let alone = site.one_alone();
     let mut agents = site.start();
     // One dies, with the process that shares, when the site has half of what it needs.
-    while site.line() < alone / 2 {
+    until("half of what the site needs", PATIENCE * 5, || {
         assert!(!agents[0].has_ended(), "too early");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        site.line() >= alone / 2
+    });
     agents.remove(0).kill();
     site.sharers[0] = None;
     for agent in agents {

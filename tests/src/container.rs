@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::node::Node;
 use crate::sandbox::{Output, Running, command, run};
+use crate::wait::until;
 
 /// The longest that a boot may take.
 const BOOT: Duration = Duration::from_secs(60);
@@ -88,11 +89,7 @@ impl Booted {
     /// If it is not within a minute.
     #[track_caller]
     pub fn until(&self, what: &str, done: impl Fn(&Booted) -> bool) {
-        let deadline = Instant::now() + BOOT;
-        while !done(self) {
-            assert!(Instant::now() < deadline, "not within {BOOT:?}: {what}");
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        until(what, BOOT, || done(self));
     }
 }
 

@@ -31,4 +31,5 @@ pub mod services; // real servers: nginx, tinyproxy, and certificates for them
 pub mod site; // nodes that share, and peers that lie
 pub mod suite; // the cases that every package manager must pass, and their table
 pub mod tap; // counts what goes over the wire, for the demo
+pub mod wait; // until something is so, with an end
 pub mod world; // all of it together: what most cases begin with

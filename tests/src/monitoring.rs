@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::sandbox::{Sandbox, command, succeed};
 use crate::services::Service;
+use crate::wait::until;
 
 /// The longest that an alert may take: many scrapes and evaluations.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -92,14 +93,6 @@ impl Prometheus {
     /// If it is not within a minute.
     #[track_caller]
     pub fn until(&self, what: &str, done: impl Fn(&Prometheus) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !done(self) {
-            assert!(
-                Instant::now() < deadline,
-                "not within {PATIENCE:?}: {what}; firing: {:?}",
-                self.firing()
-            );
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        until(what, PATIENCE, || done(self));
     }
 }

@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
-use std::time::{Duration, Instant};
 
 use format::report::Outcome;
 use format::status::State;
@@ -16,6 +15,7 @@ use crate::node::Image;
 use crate::repository::Part;
 use crate::sandbox::{Output, Running, run};
 use crate::server::PATIENCE;
+use crate::wait::until;
 
 /// What came of a case.
 #[derive(Clone, Debug)]
@@ -314,14 +314,6 @@ fn lock_held(backend: Backend) -> Row {
     row("install", &refused, UNTOUCHED, proof)
 }
 
-fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// A world in which the agent has been killed while a script of a package waits for `/go`.
 fn interrupted(backend: Backend) -> World {
     let wait = "touch /reached; while [ ! -e /go ]; do sleep 0.05; done; touch /ran-to-its-end";
@@ -329,7 +321,7 @@ fn interrupted(backend: Backend) -> World {
     let world = world_with(backend, package, "till-lib");
     fetch(&world);
     let agent = Running::start(&mut world.node.prestage(["install", "--now"]));
-    wait_for("the script to begin", || world.node.path("/reached").exists());
+    until("the script to begin", PATIENCE, || world.node.path("/reached").exists());
     agent.kill();
     assert_eq!(world.node.status().status.state, State::Installing, "no false status");
     world
@@ -337,7 +329,7 @@ fn interrupted(backend: Backend) -> World {
 
 /// Kills what the agent started.
 fn kill_left_behind(world: &World) {
-    wait_for("everything to be dead", || {
+    until("everything to be dead", PATIENCE, || {
         let left = world.left_behind();
         for pid in &left {
             // It may have ended meanwhile.
@@ -456,7 +448,7 @@ fn back_after_kill(backend: Backend) -> Row {
     let before = world.node.image();
     world.node.write("/slow", "");
     let agent = Running::start(&mut world.node.prestage(["install", "--now"]));
-    wait_for("the script to begin", || world.node.path("/reached").exists());
+    until("the script to begin", PATIENCE, || world.node.path("/reached").exists());
     agent.kill();
     kill_left_behind(&world);
     fs::remove_file(world.node.path("/slow")).expect("it was there");
