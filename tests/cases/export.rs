@@ -3,19 +3,10 @@
 use lab::sandbox::{run, succeed};
 use lab::world::World;
 
-fn export(world: &World, name: &str) -> std::path::PathBuf {
-    let path = world.sandbox.path().join(name);
-    let variant = world.node.variant();
-    let mut export = world.centre.build(["export"]);
-    export.arg(world.centre.repository()).args(["--variant", variant.as_str(), "--output"]).arg(&path);
-    succeed(&mut export);
-    path
-}
-
 #[test]
 fn a_node_is_patched_from_a_folder() {
     let world = World::new();
-    let export = export(&world, "export");
+    let export = world.export("export");
     let path = export.to_string_lossy();
     run(&mut world.node.prestage(["import", &path])).expect(0);
     run(&mut world.node.prestage(["install", "--now"])).expect(0);
@@ -26,7 +17,7 @@ fn a_node_is_patched_from_a_folder() {
 #[test]
 fn a_node_is_patched_from_one_file() {
     let world = World::new();
-    let export = export(&world, "export.tar");
+    let export = world.export("export.tar");
     assert!(export.is_file());
     let path = export.to_string_lossy();
     run(&mut world.node.prestage(["import", &path])).expect(0);
@@ -39,7 +30,7 @@ fn a_node_is_patched_from_one_file() {
 #[test]
 fn everything_can_be_staged_for_others() {
     let world = World::new();
-    let export = export(&world, "export.tar");
+    let export = world.export("export.tar");
     let path = export.to_string_lossy();
     run(&mut world.node.prestage(["import", &path, "--everything"])).expect(0);
     assert_eq!(world.staged().len(), 5, "till-other is needed by another node");
@@ -61,7 +52,7 @@ fn a_folder_is_a_mirror_too() {
 fn verify_says_that_an_export_is_whole_and_names_what_is_not() {
     let world = World::new();
     for name in ["export", "export.tar"] {
-        let export = export(&world, name);
+        let export = world.export(name);
         let path = export.to_string_lossy();
         let before = world.node.image();
         run(&mut world.node.prestage(["verify", &path])).expect(0).says(&[lab::world::VERSION]);

@@ -9,12 +9,7 @@ use lab::world::World;
 
 /// An export, and the folder of the node that it is pushed to.
 fn export(world: &World, name: &str) -> (PathBuf, PathBuf) {
-    let path = world.sandbox.path().join(name);
-    let variant = world.node.variant();
-    let mut export = world.centre.build(["export"]);
-    export.arg(world.centre.repository()).args(["--variant", variant.as_str(), "--output"]).arg(&path);
-    succeed(&mut export);
-    (path, world.node.path("/var/lib/prestage/incoming"))
+    (world.export(name), world.node.path("/var/lib/prestage/incoming"))
 }
 
 fn copy(from: &Path, to: &Path) {

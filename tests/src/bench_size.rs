@@ -69,13 +69,7 @@ fn memory() -> Vec<(String, u64)> {
     world.node.write("/etc/prestage/ca.pem", fs::read(authority.certificate()).expect("a certificate"));
     let more = format!("ca-file = \"/etc/prestage/ca.pem\"\n[report]\nurl = \"{}\"\n", world.receiver.url());
     world.node.configure(&[&nginx.url()], &more);
-    let tar = world.sandbox.path().join("export.tar");
-    let mut export = world.centre.build(["export"]);
-    export
-        .arg(world.centre.repository())
-        .args(["--variant", world.node.variant().as_str(), "--output"])
-        .arg(&tar);
-    run(&mut export).expect(0);
+    let tar = world.export("export.tar");
 
     let mut out = Vec::new();
     let mut peak = |name: &str, rounds: usize, before: &dyn Fn(), mut verb: Command| {
@@ -139,13 +133,7 @@ pub fn print_peer_rows() {
     let world =
         World::with(&[Deb::new("till-data", "1.0")], &[Deb::new("till-data", "2.0").payload(LARGEST)]);
     let size = fs::metadata(program("prestage")).expect("the program").len();
-    let tar = world.sandbox.path().join("export.tar");
-    let mut export = world.centre.build(["export"]);
-    export
-        .arg(world.centre.repository())
-        .args(["--variant", world.node.variant().as_str(), "--output"])
-        .arg(&tar);
-    run(&mut export).expect(0);
+    let tar = world.export("export.tar");
     let row = |what: &str, mut verb: Command| {
         let measured = measure(verb.stdout(std::process::Stdio::null())).expect("the agent");
         assert!(measured.status.success(), "{what}: {:?}", measured.status);

@@ -8,7 +8,7 @@ use crate::debs::Deb;
 use crate::node::Node;
 use crate::receiver::Receiver;
 use crate::repository::{Archive, Centre};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, succeed};
 use crate::server::Server;
 
 /// The version of the first bundle.
@@ -82,6 +82,21 @@ impl World {
         world.node.trust(&world.centre.repository());
         world.configure("");
         world
+    }
+
+    /// An export of what is for its node, a folder or, if `name` ends with `.tar`, one file.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn export(&self, name: &str) -> PathBuf {
+        let path = self.sandbox.path().join(name);
+        let mut export = self.centre.build(["export"]);
+        export
+            .arg(self.centre.repository())
+            .args(["--variant", self.node.variant().as_str(), "--output"])
+            .arg(&path);
+        succeed(&mut export);
+        path
     }
 
     /// Configures the node for the mirror and the receiver, and whatever more a case needs (TOML).
