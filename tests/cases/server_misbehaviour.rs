@@ -177,7 +177,17 @@ fn if_ranges(world: &World) -> Vec<Option<String>> {
 
 #[test]
 fn a_file_that_was_replaced_meanwhile_is_not_mixed_with_what_it_was() {
+    not_mixed("");
+}
+
+#[test]
+fn nor_is_one_that_was_replaced_between_two_pieces_in_the_background() {
+    not_mixed("[fetch]\nbackground = true\n");
+}
+
+fn not_mixed(settings: &str) {
     let world = World::new();
+    world.configure(settings);
     let file = world.centre.file(Part::BundleData);
     let right = std::fs::read(&file).expect("the bundle");
     // Another file of the same length and name: as when a mirror is rebuilt from a broken disk.

@@ -421,6 +421,18 @@ fn repository() -> Vec<Attack> {
             },
         ),
         Attack::new(
+            "a package under another name",
+            "Packages has it at another path than the index",
+            2,
+            &["its index has it elsewhere"],
+            |s| {
+                with_packages(s, |text| {
+                    text.replace("pool/till-new_1.0-3_all.deb", "pool/till-other_1.0-3_all.deb")
+                });
+                s.fetch()
+            },
+        ),
+        Attack::new(
             "a package from elsewhere",
             "Filename: ../../../../etc/shadow",
             2,
