@@ -25,6 +25,13 @@ use crate::file::at;
 /// `NotADirectory` if `folder` is a link or anything else, whoever put it there; those of `act`; if the kernel does not
 /// change the rights.
 pub fn with_rights_of<T>(folder: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let Some((user, group)) = somebody_else(folder)? else { return act() };
+    let _lowered = Lowered::to(user, group)?;
+    act()
+}
+
+/// Whom `folder` belongs to, if this process is root and he is not.
+fn somebody_else(folder: &Path) -> io::Result<Option<(Uid, Gid)>> {
     // A slash at its end would have the kernel follow a link.
     let folder: PathBuf = folder.components().collect();
     let meta = at(&folder, fs::symlink_metadata(&folder))?;
@@ -32,11 +39,8 @@ pub fn with_rights_of<T>(folder: &Path, act: impl FnOnce() -> io::Result<T>) -> 
         let text = format!("{}: not a folder", folder.display());
         return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
     }
-    if !geteuid().is_root() || meta.uid() == 0 {
-        return act();
-    }
-    let _lowered = Lowered::to(Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()))?;
-    act()
+    let is_root_for_another = geteuid().is_root() && meta.uid() != 0;
+    Ok(is_root_for_another.then(|| (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()))))
 }
 
 /// Does `act` as whom `folder` belongs to, if this process is root and he is not: the whole process, and what it starts
@@ -48,16 +52,8 @@ pub fn with_rights_of<T>(folder: &Path, act: impl FnOnce() -> io::Result<T>) -> 
 /// # Errors
 /// `NotADirectory` if `folder` is a link or anything else; if the kernel does not change the user, or back.
 pub fn as_owner_of<T>(folder: &Path, act: impl FnOnce() -> T) -> io::Result<T> {
-    let folder: PathBuf = folder.components().collect();
-    let meta = at(&folder, fs::symlink_metadata(&folder))?;
-    if !meta.is_dir() {
-        let text = format!("{}: not a folder", folder.display());
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
-    }
-    if !geteuid().is_root() || meta.uid() == 0 {
-        return Ok(act());
-    }
-    let disguise = Disguise::put_on(Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()))?;
+    let Some((user, group)) = somebody_else(folder)? else { return Ok(act()) };
+    let disguise = Disguise::put_on(user, group)?;
     let result = act();
     disguise.take_off()?;
     Ok(result)
