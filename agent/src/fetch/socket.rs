@@ -60,7 +60,7 @@ impl SocketConnector {
 }
 
 fn buffer_for(limit: usize, rate: u64) -> usize {
-    if rate > 0 { receive_buffer(limit, rate) } else { limit }
+    if rate > 0 { receive_buffer(limit, rate).min(TUNED - 1) } else { limit }
 }
 
 impl fmt::Debug for SocketConnector {
@@ -125,7 +125,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
 }
 
 /// From here on somebody wants speed, and the kernel finds out by itself what a connection needs (tcp(7), `tcp_rmem`); a
-/// bound would be cut to `net.core.rmem_max`.
+/// bound would be cut to `net.core.rmem_max`. Never with a cap: the kernel would take in megabytes ahead of it.
 const TUNED: usize = 1024 * 1024;
 
 /// Connects with the receive buffer set beforehand, as tcp(7) wants it. `milliseconds` of 0: the kernel's own timeout.
