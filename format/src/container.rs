@@ -26,6 +26,9 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// gzip trailer: CRC-32 and size modulo 2^32, both little endian.
 const GZIP_TRAILER: u64 = 8;
 
+/// Of which the CRC-32.
+const CRC: u64 = 4;
+
 /// Content bytes in one stored block: the largest that RFC 1951 allows.
 const BLOCK: u64 = 65_535;
 
@@ -158,17 +161,27 @@ struct EntryChecker {
     /// How many bytes of header, content and padding were seen.
     seen: u64,
     /// None: somebody else checks the content ([`StoredFraming`]).
-    digest: Option<Hasher>,
+    sums: Option<Sums>,
+}
+
+/// What is made of what was seen.
+#[derive(Default)]
+struct Sums {
+    /// Of the content.
+    digest: Hasher,
+    /// Of everything.
     crc: crc32fast::Hasher,
 }
 
 impl EntryChecker {
     fn new(entry: Entry) -> Self {
-        EntryChecker { entry, seen: 0, digest: Some(Hasher::new()), crc: crc32fast::Hasher::new() }
+        EntryChecker { entry, seen: 0, sums: Some(Sums::default()) }
     }
 
     fn push(&mut self, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), DecodeError> {
-        self.crc.update(bytes);
+        if let Some(sums) = &mut self.sums {
+            sums.crc.update(bytes);
+        }
         while !bytes.is_empty() {
             let content_end = RECORD + self.entry.size;
             let (part_end, what) = if self.seen < RECORD {
@@ -188,8 +201,8 @@ impl EntryChecker {
                     return Err(Damage { what, at: self.seen }.into());
                 }
             } else if self.seen < content_end {
-                if let Some(digest) = &mut self.digest {
-                    digest.update(part);
+                if let Some(sums) = &mut self.sums {
+                    sums.digest.update(part);
                 }
                 sink(part).map_err(DecodeError::Sink)?;
             } else if part.iter().any(|b| *b != 0) {
@@ -207,14 +220,24 @@ impl EntryChecker {
 
     /// The SHA-256 of the content.
     fn digest(self) -> Sha256 {
-        self.digest.unwrap_or_default().finish()
+        self.sums.unwrap_or_default().digest.finish()
     }
 
-    /// The gzip trailer that belongs to what was seen.
+    /// CRC32 of the gzip trailer that belongs to what was seen; none: somebody else checks the content.
+    fn crc(&self) -> Option<[u8; 4]> {
+        Some(self.sums.as_ref()?.crc.clone().finalize().to_le_bytes())
+    }
+
+    /// ISIZE of that trailer (RFC 1952: modulo 2^32).
+    fn isize(&self) -> [u8; 4] {
+        (self.seen as u32).to_le_bytes()
+    }
+
+    /// The whole trailer.
     fn trailer(&self) -> [u8; GZIP_TRAILER as usize] {
         let mut out = [0; 8];
-        out[..4].copy_from_slice(&self.crc.clone().finalize().to_le_bytes());
-        out[4..].copy_from_slice(&(self.seen as u32).to_le_bytes()); // RFC 1952: modulo 2^32
+        out[..4].copy_from_slice(&self.crc().unwrap_or_default());
+        out[4..].copy_from_slice(&self.isize());
         out
     }
 }
@@ -259,13 +282,20 @@ impl Decoder {
     }
 }
 
-/// Framing bytes that are known beforehand.
-struct Framing {
-    expected: Vec<u8>,
-    /// How many of them were seen.
-    from: usize,
-    /// What it means if they differ.
-    what: &'static str,
+/// What stands at a place of a stored member.
+enum Part {
+    /// Header, content or padding of the entry.
+    Entry,
+    /// Framing bytes that are known beforehand.
+    Framing {
+        expected: Vec<u8>,
+        /// How many of them were seen.
+        from: usize,
+        /// What it means if they differ.
+        what: &'static str,
+    },
+    /// The checksum of content that somebody else checks.
+    Passed,
 }
 
 /// Decodes a stored member, from its beginning or from where an interrupted fetch left off.
@@ -296,12 +326,9 @@ impl StoredDecoder {
 
     /// Goes behind `offset` content bytes, which `prefix` yields.
     fn skip(&mut self, offset: u64, prefix: &mut dyn Read) -> io::Result<()> {
-        let size = self.checker.entry.size;
-        if offset > size {
-            let text = format!("{offset} bytes are there already of a member of {size}");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
+        self.go_behind(offset)?;
         if offset > 0 {
+            self.checker.seen = 0;
             let header = self.checker.entry.header;
             let mut discard = |_: &[u8]| Ok(());
             self.absorb(&header, &mut discard)?;
@@ -313,6 +340,19 @@ impl StoredDecoder {
                 self.absorb(&buffer[..n], &mut discard)?;
                 left -= n as u64;
             }
+        }
+        Ok(())
+    }
+
+    /// Goes behind `offset` content bytes that somebody else has checked.
+    fn go_behind(&mut self, offset: u64) -> io::Result<()> {
+        let size = self.checker.entry.size;
+        if offset > size {
+            let text = format!("{offset} bytes are there already of a member of {size}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        if offset > 0 {
+            self.checker.seen = RECORD + offset;
             self.position = self.checker.entry.stored_position(offset);
         }
         Ok(())
@@ -333,17 +373,18 @@ impl StoredDecoder {
     /// As [`Decoder::push`].
     pub fn push(&mut self, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), DecodeError> {
         while !bytes.is_empty() {
-            let (n, framing) = self.next_part();
+            let (n, what_it_is) = self.next_part();
             let n = bytes.len().min(usize::try_from(n).unwrap_or(usize::MAX));
             let (part, rest) = bytes.split_at(n);
-            match framing {
-                None => self.checker.push(part, &mut *sink)?,
-                Some(Framing { expected, from, what }) => {
+            match what_it_is {
+                Part::Entry => self.checker.push(part, &mut *sink)?,
+                Part::Framing { expected, from, what } => {
                     let expected = expected.get(from..from + n);
                     if expected != Some(part) {
                         return Err(Damage { what, at: self.position }.into());
                     }
                 }
+                Part::Passed => {}
             }
             self.position += n as u64;
             bytes = rest;
@@ -351,13 +392,12 @@ impl StoredDecoder {
         Ok(())
     }
 
-    /// What stands at the current position and how many bytes of it are left: entry bytes (`None`), or framing with
-    /// its expected bytes and the index in them.
-    fn next_part(&self) -> (u64, Option<Framing>) {
+    /// What stands at the current position, and how many bytes of it are left.
+    fn next_part(&self) -> (u64, Part) {
         let framing = |expected: &[u8], from: u64, what| {
             let left = expected.len() as u64 - from;
             // `from` is below 10.
-            (left, Some(Framing { expected: expected.to_vec(), from: from as usize, what }))
+            (left, Part::Framing { expected: expected.to_vec(), from: from as usize, what })
         };
         let header = GZIP_HEADER.len() as u64;
         if self.position < header {
@@ -378,19 +418,18 @@ impl StoredDecoder {
                     "a block header is damaged",
                 );
             }
-            return (block_size + BLOCK_HEADER - within, None);
+            return (block_size + BLOCK_HEADER - within, Part::Entry);
         }
-        if self.position < self.length {
-            return framing(
-                &self.checker.trailer(),
-                self.position - body_end,
-                "the gzip checksum does not match",
-            );
+        let (seen, differs) = (self.position - body_end, "the gzip checksum does not match");
+        match self.checker.crc() {
+            None if seen < CRC => (CRC - seen, Part::Passed),
+            Some(crc) if seen < CRC => framing(&crc, seen, differs),
+            _ if seen < GZIP_TRAILER => framing(&self.checker.isize(), seen - CRC, differs),
+            _ => {
+                let what = "there is more data than the index says";
+                (u64::MAX, Part::Framing { expected: Vec::new(), from: 0, what })
+            }
         }
-        (
-            u64::MAX,
-            Some(Framing { expected: Vec::new(), from: 0, what: "there is more data than the index says" }),
-        )
     }
 
     /// As [`Decoder::finish`].
@@ -408,19 +447,20 @@ impl StoredDecoder {
     }
 }
 
-/// A [`StoredDecoder`] for whoever checks the content itself, block by block: everything but the content is checked here,
-/// and no digest is made of that.
+/// A [`StoredDecoder`] for whoever checks the content itself, block by block: everything but the content and its CRC32 is
+/// checked here.
 pub struct StoredFraming(StoredDecoder);
 
 impl StoredFraming {
-    /// As [`StoredDecoder::resume`].
+    /// Begins behind `offset` content bytes that are there and checked. The bytes to push next are those from
+    /// [`Entry::stored_position`] on.
     ///
     /// # Errors
-    /// As [`StoredDecoder::resume`].
-    pub fn resume(entry: Entry, offset: u64, prefix: &mut dyn Read) -> io::Result<Self> {
+    /// `InvalidInput` if the member has not that many.
+    pub fn resume(entry: Entry, offset: u64) -> io::Result<Self> {
         let mut decoder = StoredDecoder::new(entry);
-        decoder.checker.digest = None;
-        decoder.skip(offset, prefix)?;
+        decoder.checker.sums = None;
+        decoder.go_behind(offset)?;
         Ok(StoredFraming(decoder))
     }
 
@@ -702,6 +742,44 @@ mod tests {
             assert_eq!(rest, &content[offset as usize..], "{offset}");
             assert_eq!(decoder.finish().unwrap(), Sha256::of(&content));
         }
+    }
+
+    #[test]
+    fn whoever_checks_the_content_gets_it_and_has_everything_around_it_checked() {
+        let content = content(140_000);
+        let member = encode(&content, Encoding::Stored);
+        let decode = |offset: u64, member: &[u8]| -> Result<Vec<u8>, String> {
+            let mut framing =
+                StoredFraming::resume(entry(content.len()), offset).map_err(|e| e.to_string())?;
+            let mut out = Vec::new();
+            let from = entry(content.len()).stored_position(offset) as usize;
+            for chunk in member[from..].chunks(1000) {
+                let mut sink = |bytes: &[u8]| {
+                    out.extend_from_slice(bytes);
+                    Ok(())
+                };
+                framing.push(chunk, &mut sink).map_err(|e| e.to_string())?;
+            }
+            framing.finish().map(|()| out).map_err(|e| e.to_string())
+        };
+        for offset in [0, 1, 65_023, 130_558, 139_999, 140_000] {
+            assert_eq!(decode(offset, &member).unwrap(), &content[offset as usize..], "{offset}");
+        }
+        assert!(decode(140_001, &member).is_err());
+        let header = GZIP_HEADER.len() + BLOCK_HEADER as usize;
+        let (crc, isize) = (member.len() - 8, member.len() - 4);
+        // gzip header, block header, tar header, second block's header, padding, ISIZE.
+        let second = header + BLOCK as usize + 1;
+        for at in [0, GZIP_HEADER.len(), header, header + 511, second, crc - 1, isize, isize + 3] {
+            let mut member = member.clone();
+            member[at] ^= 1;
+            assert!(decode(0, &member).is_err(), "byte {at}");
+        }
+        let mut damaged = member.clone();
+        (damaged[header + 600], damaged[crc]) = (!damaged[header + 600], !damaged[crc]);
+        assert_eq!(decode(0, &damaged).unwrap().len(), content.len(), "the content is somebody else's");
+        assert!(decode(0, &member[..member.len() - 1]).is_err(), "too short");
+        assert!(decode(0, &[&member[..], &[0]].concat()).is_err(), "too long");
     }
 
     #[test]

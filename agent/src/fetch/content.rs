@@ -14,9 +14,10 @@ use format::digest::Sha256;
 use format::index::{BLOCK, Index, Member};
 use host::clock::Clock;
 
+use super::check::{self, BlockCheck, Checker};
 use super::pipe::Portions;
 use super::transport::TransportError;
-use super::writer::{BlockCheck, Check, WriteError, Writer, good_blocks, truncate};
+use super::writer::{Check, WriteError, Writer, good_blocks, truncate};
 use super::{CHUNK, Stop};
 use crate::error::{Error, Exit, Result};
 use crate::store::Store;
@@ -103,23 +104,26 @@ impl Content<'_> {
         remote: bool,
         portions: &Portions,
     ) -> std::result::Result<(), Stop> {
-        for job in run {
-            let mut writer = self.open(job, remote)?;
-            let mut left = job.to - job.from;
-            while left > 0 {
-                let Some(portion) = portions.next() else { return Ok(()) };
-                left = left.saturating_sub(portion.bytes().len() as u64);
-                writer.push(portion.bytes(), self.clock).map_err(|e| self.stop(job, e))?;
+        let taken = check::beside(|checker| {
+            for job in run {
+                let mut writer = self.open(job, remote, checker)?;
+                let mut left = job.to - job.from;
+                while left > 0 {
+                    let Some(portion) = portions.next() else { return Ok(()) };
+                    left = left.saturating_sub(portion.bytes().len() as u64);
+                    writer.push(portion, self.clock).map_err(|e| self.stop(job, e))?;
+                }
+                self.finish(job, writer)?;
             }
-            self.finish(job, writer)?;
-        }
-        Ok(())
+            Ok(())
+        });
+        taken.map_err(|e| no_thread(&e))?
     }
 
     /// Opens where a job's bytes go. From a remote mirror they are checked block by block, so that a damaged one costs
     /// no more than itself; where reading again costs nothing, by the digest at the end. Once is enough: the index that
     /// vouches for both is signed, and whoever stages or installs checks the digest of the whole again.
-    fn open(&self, job: &Job<'_>, remote: bool) -> Result<Writer> {
+    fn open<'c, 'p>(&self, job: &Job<'_>, remote: bool, checker: &'c Checker<'p>) -> Result<Writer<'c, 'p>> {
         let (path, check) = match &job.kind {
             Kind::Plain => (self.store.partial(&job.digest), None),
             Kind::Deflated(..) => (self.store.encoded(&job.digest), None),
@@ -128,9 +132,12 @@ impl Content<'_> {
                 let mut file = self.store.open_partial(&path)?;
                 let have = file.metadata().map_err(|e| Error::file(&path, &e))?.len();
                 let decoder = if remote && !member.blocks.is_empty() {
+                    let framing = || StoredFraming::resume(index.entry(member), have);
                     let blocks = BlockCheck::resume(&member.blocks, have, &path);
-                    let framing = StoredFraming::resume(index.entry(member), have, &mut file);
-                    framing.and_then(|framing| Ok(Check::Blocks(framing, blocks?)))
+                    blocks.and_then(|blocks| {
+                        checker.begin(framing()?, blocks);
+                        Ok(Check::Blocks(framing()?, checker))
+                    })
                 } else {
                     StoredDecoder::resume(index.entry(member), have, &mut file).map(Check::Whole)
                 };
@@ -141,7 +148,7 @@ impl Content<'_> {
     }
 
     /// Checks a complete job and gives its content its name.
-    fn finish(&self, job: &Job<'_>, writer: Writer) -> std::result::Result<(), Stop> {
+    fn finish(&self, job: &Job<'_>, writer: Writer<'_, '_>) -> std::result::Result<(), Stop> {
         match &job.kind {
             Kind::Stored(..) | Kind::Plain => {
                 let (file, path) = writer.finish(&job.digest).map_err(|e| self.stop(job, e))?;
@@ -238,4 +245,9 @@ impl Content<'_> {
         let good = good_blocks(&path, member, have).map_err(|e| Error::file(&path, &e))?;
         truncate(&path, good / BLOCK * BLOCK)
     }
+}
+
+/// There is no thread for what is done beside receiving.
+pub(super) fn no_thread(why: &std::io::Error) -> Error {
+    Error::new(Exit::Io, format!("a thread to check and write what comes: {why}"), "try again later")
 }

@@ -4,6 +4,7 @@
 
 mod background;
 mod bucket;
+mod check;
 mod content;
 mod http;
 mod local;
@@ -264,7 +265,7 @@ impl Fetcher<'_, '_> {
             |pipe| self.receive(mirror, remote, range, &run, &reached, pipe),
             |portions| content.take(&run, is_remote, portions),
         )
-        .map_err(|e| Error::new(Exit::Io, format!("a thread to write what comes: {e}"), "try again later"))?;
+        .map_err(|e| content::no_thread(&e))?;
         if let Err(Stop::Mirror(TransportError::Replaced)) = received {
             taken?;
             let (place, position) = reached.get();
