@@ -3,13 +3,13 @@
 
 use format::time::UnixTime;
 use format::window::Window;
-use jiff::tz::TimeZone;
 
 use crate::config;
 use crate::plan::Plan;
 use crate::schedule::{self, Gate};
 use crate::transaction::journal::Journal;
 use crate::transaction::state::{Event, State, Step};
+use crate::zone::Zone;
 
 /// Configuration files, merged in order: valid or refused in words, and the same however often they are read. Of every
 /// window that they name: if it is closed at `now`, it opens when it says.
@@ -30,7 +30,7 @@ fn the_gate_keeps_its_word(window: &Window, now: i64) {
     let again: Window = window.to_string().parse().expect("a window is written as it is read");
     assert_eq!(again, *window);
     for zone in ["UTC", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia"] {
-        let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
+        let zone = Zone::named(zone).unwrap_or(Zone::UTC);
         let windows = std::slice::from_ref(window);
         // Between 1970 and 2200, where the rules of zones are known or continued.
         let now = UnixTime(now.rem_euclid(230 * 365 * 86_400));

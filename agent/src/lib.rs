@@ -45,6 +45,7 @@ mod test_clock; // a clock that moves only when somebody sleeps
 mod transaction; // the install as a state machine
 mod transfer; // what surrounds the fetching of one step: rule, watchers, order of mirrors
 mod verify; // an export or repository, checked to the last byte
+pub mod zone; // what the clocks of a time zone show, from the system's database
 
 #[cfg(fuzzing)]
 pub mod fuzzing; // the readers below, for fuzz/

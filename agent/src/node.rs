@@ -9,7 +9,6 @@ use format::time::UnixTime;
 use host::clock::{Clock, SystemClock};
 use host::file::{self, Lock};
 use host::rights::{as_owner_of, with_rights_of};
-use jiff::tz::TimeZone;
 
 use crate::cli::Options;
 use crate::config::{self, Mirror, Settings};
@@ -17,7 +16,7 @@ use crate::error::{Error, Exit, Result};
 use crate::fetch::{Client, Folder, HttpMirror, Transport, authorization};
 use crate::packages::{Apt, DNF5_ALONE, Dnf, Flavour, Kept, PackageManager};
 use crate::render::Renderer;
-use crate::schedule;
+use crate::zone::Zone;
 
 /// A node.
 pub struct Node {
@@ -80,10 +79,10 @@ impl Node {
     }
 
     /// The zone of the maintenance windows.
-    pub fn zone(&self) -> TimeZone {
+    pub fn zone(&self) -> Zone {
         match &self.settings.timezone {
-            Some(name) => schedule::zone(name).unwrap_or(TimeZone::UTC),
-            None => system_zone(),
+            Some(name) => Zone::named(name).unwrap_or(Zone::UTC),
+            None => Zone::system(),
         }
     }
 
@@ -310,16 +309,6 @@ fn family(root: &Path) -> Result<Found> {
         };
         Error::new(Exit::Config, what, cure)
     })
-}
-
-/// The system's zone, from /etc/localtime itself (localtime(5)). jiff finds its name and then lists the whole database,
-/// which takes more memory than the metadata of a thousand bundles.
-fn system_zone() -> TimeZone {
-    if std::env::var_os("TZ").is_some() {
-        return TimeZone::system();
-    }
-    let zone = std::fs::read("/etc/localtime").ok().and_then(|bytes| TimeZone::tzif("Local", &bytes).ok());
-    zone.unwrap_or(TimeZone::UTC)
 }
 
 /// A node id from machine-id(5), which must not be told to others as it is: a digest of it, for this purpose only.

@@ -3,23 +3,10 @@
 use format::policy::Schedule;
 use format::time::UnixTime;
 use format::window::Window;
-use jiff::civil::{Date, DateTime, Weekday};
-use jiff::tz::{AmbiguousOffset, TimeZone};
-use jiff::{Timestamp, ToSpan as _};
 
-/// The names of UTC in the zone database: they need none, and a small node may have none.
-const UTC: [&str; 8] = ["UTC", "Etc/UTC", "Etc/UCT", "UCT", "Etc/Universal", "Universal", "Etc/Zulu", "Zulu"];
+use crate::zone::Zone;
 
-/// The zone of an IANA name.
-///
-/// # Errors
-/// If the node's database has none of that name; what to do about it.
-pub fn zone(name: &str) -> Result<TimeZone, String> {
-    if UTC.contains(&name) {
-        return Ok(TimeZone::UTC);
-    }
-    TimeZone::get(name).map_err(|e| format!("{e}; is this node's time zone data (tzdata) installed?"))
-}
+const DAY: i64 = 86_400;
 
 /// Whether something may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +27,7 @@ pub enum Gate {
 #[derive(Clone, Debug)]
 pub struct Hours {
     windows: Vec<Window>,
-    zone: TimeZone,
+    zone: Zone,
 }
 
 impl Hours {
@@ -48,10 +35,10 @@ impl Hours {
     ///
     /// # Errors
     /// If the node does not know the zone. Nothing is begun in hours that nobody knows.
-    pub fn resolve(schedule: &Schedule, own: &TimeZone) -> Result<Hours, String> {
+    pub fn resolve(schedule: &Schedule, own: &Zone) -> Result<Hours, String> {
         let zone = match &schedule.timezone {
             None => own.clone(),
-            Some(name) => self::zone(name.as_str())?,
+            Some(name) => Zone::named(name.as_str())?,
         };
         Ok(Hours { windows: schedule.windows.clone(), zone })
     }
@@ -62,7 +49,7 @@ impl Hours {
     }
 
     /// Their zone.
-    pub fn zone(&self) -> &TimeZone {
+    pub fn zone(&self) -> &Zone {
         &self.zone
     }
 
@@ -74,7 +61,7 @@ impl Hours {
 
 /// Whether `now` is in one of `windows`. No windows at all: always open. An empty list: never, which is said as
 /// closed for a year.
-pub fn gate(windows: Option<&[Window]>, zone: &TimeZone, now: UnixTime) -> Gate {
+pub fn gate(windows: Option<&[Window]>, zone: &Zone, now: UnixTime) -> Gate {
     let Some(windows) = windows else {
         return Gate::Open { until: None };
     };
@@ -113,41 +100,32 @@ pub fn both(one: Gate, other: Gate) -> Gate {
 
 /// The window's occurrences from two days ago, which can still be open where daylight saving moved them, to eight days
 /// ahead, of which one can have been moved out of sight.
-fn occurrences(window: &Window, zone: &TimeZone, now: UnixTime) -> Vec<(UnixTime, UnixTime)> {
-    let Ok(timestamp) = Timestamp::from_second(now.0) else {
-        return Vec::new();
-    };
-    let today = timestamp.to_zoned(zone.clone()).date();
-    let dates = (-2..=8).filter_map(|offset| today.checked_add(offset.days()).ok());
-    let dates = dates.filter(|date| window.begins_on(weekday(date.weekday())));
-    dates.filter_map(|date| occurrence(window, zone, date)).collect()
+fn occurrences(window: &Window, zone: &Zone, now: UnixTime) -> Vec<(UnixTime, UnixTime)> {
+    let today = zone.clock(now).div_euclid(DAY);
+    let days =
+        (-2..=8).map(|offset| today.saturating_add(offset)).filter(|day| window.begins_on(weekday(*day)));
+    days.filter_map(|day| occurrence(window, zone, day)).collect()
 }
 
-/// The moments from which and to which the clock on the wall shows a time in the window that begins on `date`.
+/// The moments from which and to which the clock on the wall shows a time in the window that begins on `day`, counted
+/// from 1970-01-01.
 ///
 /// It ends when that clock says so, not after so many minutes: at 05:30 the shop opens, whatever happened to the clock in
-/// the night. What daylight saving does to either end goes by RFC 5545, section 3.3.5: a time that comes twice is the
-/// first, and one that is skipped is as long after midnight as if nothing had been skipped. Where that skips the
+/// the night. What daylight saving does to either end goes by RFC 5545, as [`Zone::moment`] has it. Where that skips the
 /// beginning, the end moves with it: an hour that does not exist must not cost a week's patches.
-fn occurrence(window: &Window, zone: &TimeZone, date: Date) -> Option<(UnixTime, UnixTime)> {
-    let at = |minutes: u16| -> Option<DateTime> {
-        date.to_datetime(jiff::civil::Time::midnight()).checked_add(i64::from(minutes).minutes()).ok()
+fn occurrence(window: &Window, zone: &Zone, day: i64) -> Option<(UnixTime, UnixTime)> {
+    let moment = |minutes: u16| zone.moment(day.saturating_mul(DAY).saturating_add(i64::from(minutes) * 60));
+    let start = moment(window.start());
+    let end = match start.is_skipped {
+        true => start.at.plus(i64::from(window.end() - window.start()) * 60),
+        false => moment(window.end()).at,
     };
-    let moment = |time: DateTime| -> Option<UnixTime> {
-        let timestamp = zone.to_ambiguous_timestamp(time).compatible().ok()?;
-        Some(UnixTime(timestamp.as_second()))
-    };
-    let from = at(window.start())?;
-    let start = moment(from)?;
-    let end = match zone.to_ambiguous_timestamp(from).offset() {
-        AmbiguousOffset::Gap { .. } => start.plus(i64::from(window.end() - window.start()) * 60),
-        _ => moment(at(window.end())?)?,
-    };
-    (start < end).then_some((start, end))
+    (start.at < end).then_some((start.at, end))
 }
 
-fn weekday(day: Weekday) -> usize {
-    usize::try_from(day.to_monday_zero_offset()).unwrap_or(0)
+/// The day of the week of a day since 1970-01-01, which was a Thursday; Monday is 0.
+fn weekday(day: i64) -> usize {
+    usize::try_from(day.saturating_add(3).rem_euclid(7)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -159,7 +137,7 @@ mod tests {
     }
 
     fn gate_of(window: &str, zone: &str, now: &str) -> Gate {
-        gate(Some(&[window.parse().unwrap()]), &TimeZone::get(zone).unwrap(), at(now))
+        gate(Some(&[window.parse().unwrap()]), &Zone::named(zone).unwrap(), at(now))
     }
 
     #[test]
@@ -247,7 +225,7 @@ mod tests {
         );
         let windows = ["Tue 04:00-05:00", "Tue 02:00-04:00"].map(|w| w.parse().unwrap());
         assert_eq!(
-            gate(Some(&windows), &TimeZone::UTC, at("2026-11-24T03:00:00Z")),
+            gate(Some(&windows), &Zone::UTC, at("2026-11-24T03:00:00Z")),
             Gate::Open { until: Some(at("2026-11-24T05:00:00Z")) }
         );
     }
@@ -267,7 +245,7 @@ mod tests {
             windows: vec!["02:00-04:00".parse().unwrap()],
             timezone: zone.map(|zone| zone.parse().unwrap()),
         };
-        let own = TimeZone::get("Europe/Berlin").unwrap();
+        let own = Zone::named("Europe/Berlin").unwrap();
         assert!(Hours::resolve(&schedule(Some("Mars/Olympus")), &own).is_err());
         let now = at("2026-11-23T01:30:00Z"); // 02:30 in Berlin
         assert!(matches!(Hours::resolve(&schedule(None), &own).unwrap().gate(now), Gate::Open { .. }));
@@ -277,7 +255,7 @@ mod tests {
 
     #[test]
     fn no_window_is_always_open_and_an_empty_list_never() {
-        assert_eq!(gate(None, &TimeZone::UTC, UnixTime(0)), Gate::Open { until: None });
-        assert!(matches!(gate(Some(&[]), &TimeZone::UTC, UnixTime(0)), Gate::Closed { .. }));
+        assert_eq!(gate(None, &Zone::UTC, UnixTime(0)), Gate::Open { until: None });
+        assert!(matches!(gate(Some(&[]), &Zone::UTC, UnixTime(0)), Gate::Closed { .. }));
     }
 }

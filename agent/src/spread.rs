@@ -18,9 +18,9 @@ use format::digest::Sha256;
 use format::name::NodeId;
 use format::time::UnixTime;
 use format::window::Window;
-use jiff::tz::TimeZone;
 
 use crate::schedule::{self, Gate};
+use crate::zone::Zone;
 
 /// Version of the state file; another one is begun anew.
 const VERSION: u32 = 1;
@@ -218,7 +218,7 @@ impl State {
         node: &NodeId,
         pace: &Pace,
         windows: Option<&[Window]>,
-        zone: &TimeZone,
+        zone: &Zone,
         now: UnixTime,
     ) -> Decision {
         let Some(bundle) = &self.bundle else { return Decision::Go };
@@ -254,7 +254,7 @@ impl State {
 
     /// It has its turn, in the window that ends then.
     #[must_use]
-    pub fn takes_turn(mut self, windows: Option<&[Window]>, zone: &TimeZone, now: UnixTime) -> Self {
+    pub fn takes_turn(mut self, windows: Option<&[Window]>, zone: &Zone, now: UnixTime) -> Self {
         if let Gate::Open { until: Some(end) } = schedule::gate(windows, zone, now)
             && let Some(bundle) = &mut self.bundle
             && bundle.window != Some(end)
@@ -294,7 +294,7 @@ fn turn_in_window(node: &NodeId, what: &str, bundle: &Sighting, start: UnixTime,
 }
 
 /// When the window that is open now and ends at `end` was opened: searched for, because windows overlap.
-fn opening(windows: &[Window], zone: &TimeZone, now: UnixTime, end: UnixTime) -> UnixTime {
+fn opening(windows: &[Window], zone: &Zone, now: UnixTime, end: UnixTime) -> UnixTime {
     let is_same = |t| schedule::gate(Some(windows), zone, t) == Gate::Open { until: Some(end) };
     let (mut closed, mut open) = (now.plus(-DAY), now);
     while open.since(closed) > 1 {
@@ -348,7 +348,7 @@ mod tests {
         let pace = Pace::default();
         let turn = |i| {
             let state = State::new().sees(bundle(), START);
-            until(state.turn(&node(i), &pace, None, &TimeZone::UTC, START), START)
+            until(state.turn(&node(i), &pace, None, &Zone::UTC, START), START)
         };
         let turns: Vec<UnixTime> = (0..10_000).map(turn).collect();
         assert!(turns.iter().all(|t| t.since(START) >= 0 && t.since(START) < pace.spread_over));
@@ -357,23 +357,23 @@ mod tests {
         assert_eq!(turns[77], turn(77), "a node's turn is always the same");
         // Another bundle, another order: nobody is always the last.
         let other = State::new().sees(Sha256::of(b"other"), START);
-        assert_ne!(until(other.turn(&node(77), &pace, None, &TimeZone::UTC, START), START), turns[77]);
+        assert_ne!(until(other.turn(&node(77), &pace, None, &Zone::UTC, START), START), turns[77]);
     }
 
     #[test]
     fn a_turn_that_has_come_stays_and_a_new_bundle_gets_a_new_one() {
         let (pace, node) = (Pace::default(), node(3));
         let state = State::new().sees(bundle(), START);
-        let turn = until(state.turn(&node, &pace, None, &TimeZone::UTC, START), START);
+        let turn = until(state.turn(&node, &pace, None, &Zone::UTC, START), START);
         // Seen again, by every poll until then and after.
         let state = state.sees(bundle(), START.plus(5 * HOUR));
         for now in [turn, turn.plus(HOUR), turn.plus(3 * 86_400)] {
-            assert_eq!(state.turn(&node, &pace, None, &TimeZone::UTC, now), Decision::Go);
+            assert_eq!(state.turn(&node, &pace, None, &Zone::UTC, now), Decision::Go);
         }
         let now = START.plus(2 * 86_400);
         let state = state.sees(Sha256::of(b"next"), now);
         assert!(matches!(
-            state.turn(&node, &pace, None, &TimeZone::UTC, now),
+            state.turn(&node, &pace, None, &Zone::UTC, now),
             Decision::Wait { why: Why::Turn, .. }
         ));
     }
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn turns_lie_in_the_transfer_window_and_leave_its_last_quarter_for_the_transfer() {
         let windows: Vec<Window> = vec!["Mon-Fri 20:00-06:00".parse().unwrap()];
-        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let zone = Zone::named("Europe/Berlin").unwrap();
         let pace = Pace::default();
         let seen: UnixTime = "2026-11-24T09:00:00Z".parse().unwrap(); // Tuesday
         let (open, close): (UnixTime, UnixTime) =
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn who_did_not_get_through_begins_earlier_in_the_next_window_and_is_not_sent_away_in_this_one() {
         let windows: Vec<Window> = vec!["20:00-06:00".parse().unwrap()];
-        let (zone, pace) = (TimeZone::UTC, Pace::default());
+        let (zone, pace) = (Zone::UTC, Pace::default());
         let seen: UnixTime = "2026-11-24T09:00:00Z".parse().unwrap();
         let late = (0..100)
             .map(node)

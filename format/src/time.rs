@@ -1,7 +1,7 @@
 //! Points in time as seconds since 1970-01-01T00:00:00Z, and their RFC 3339 spelling.
 //!
 //! Only UTC and whole seconds: that is what TUF metadata, indexes and reports use. Zones, days of the week and
-//! daylight saving belong to the agent's schedule, not here.
+//! daylight saving belong to the agent, not here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -65,7 +65,7 @@ fn parse(text: &str) -> Option<UnixTime> {
 
 /// Days since the epoch of a date in the proleptic Gregorian calendar, counted in 400-year eras that begin on
 /// 1 March, so that the leap day is the last day of a year.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+pub fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let y = if month <= 2 { year - 1 } else { year };
     let era = y.div_euclid(400);
     let year_of_era = y.rem_euclid(400);
@@ -73,8 +73,8 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// The inverse of [`days_from_civil`].
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
+/// Year, month and day of a number of days since the epoch: the inverse of [`days_from_civil`].
+pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let z = days.saturating_add(719_468);
     let (era, day_of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -413,10 +413,14 @@ fn at(elsewhere: Option<&str>, why: impl std::fmt::Display) -> String {
     }
 }
 
-/// A date as HTTP writes it, which is that of mail (RFC 9110 section 5.6.7); the two obsolete forms are not read.
+/// A date as HTTP writes it (RFC 9110, section 5.6.7); the two obsolete forms are not read.
 fn http_date(text: &str) -> Option<UnixTime> {
-    let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
-    Some(UnixTime(zoned.timestamp().as_second()))
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let [_, day, month, year, time, "GMT" | "UTC" | "+0000"] = words[..] else { return None };
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    format!("{year}-{month:02}-{day:0>2}T{time}Z").parse().ok()
 }
 
 impl<'c> HttpMirror<'c> {

@@ -5,16 +5,16 @@ use std::cell::RefCell;
 use format::rate::Rate;
 use format::time::UnixTime;
 use format::window::Window;
-use jiff::tz::TimeZone;
 
 use super::throttle::Flow;
 use crate::config::{Metered, Settings};
 use crate::schedule::{self, Gate, Hours};
+use crate::zone::Zone;
 
 /// The settings that say so.
 pub struct Rule<'s> {
     settings: &'s Settings,
-    zone: TimeZone,
+    zone: Zone,
     /// When the step ends at the latest.
     end: UnixTime,
     /// A person has called: neither windows nor the cost of the link keep the bytes back.
@@ -25,7 +25,7 @@ pub struct Rule<'s> {
 
 impl<'s> Rule<'s> {
     /// The rule for a step that begins at `now`.
-    pub fn new(settings: &'s Settings, zone: TimeZone, now: UnixTime, is_hurried: bool) -> Self {
+    pub fn new(settings: &'s Settings, zone: Zone, now: UnixTime, is_hurried: bool) -> Self {
         let longest = i64::try_from(settings.fetch.step_timeout.as_secs()).unwrap_or(i64::MAX);
         Rule { settings, zone, end: now.plus(longest), is_hurried, policy: RefCell::default() }
     }
@@ -92,7 +92,7 @@ mod tests {
     /// What holds at `now` with this `[fetch]`, in Berlin.
     fn flow(fetch: &str, now: &str, is_hurried: bool) -> Flow {
         let settings = settings(fetch);
-        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let zone = Zone::named("Europe/Berlin").unwrap();
         Rule::new(&settings, zone, at("2026-11-23T00:00:00Z"), is_hurried).flow(at(now))
     }
 
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_policy_closes_and_slows_what_the_node_itself_leaves_open() {
         let settings = settings("rate = '1MB/s'");
-        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let zone = Zone::named("Europe/Berlin").unwrap();
         let rule = Rule::new(&settings, zone, at("2026-11-23T00:00:00Z"), false);
         let noon = at("2026-11-23T12:00:00Z");
         assert_eq!(rule.flow(noon), Flow::Rate(Some(1_000_000)));
@@ -143,7 +143,7 @@ mod tests {
         let windows = vec!["20:00-06:00".parse().unwrap()];
         let timezone = Some("America/New_York".parse().unwrap());
         let schedule = format::policy::Schedule { windows, timezone };
-        rule.obey(Some(Hours::resolve(&schedule, &TimeZone::UTC).unwrap()), None);
+        rule.obey(Some(Hours::resolve(&schedule, &Zone::UTC).unwrap()), None);
         let Flow::Stop(why) = rule.flow(noon) else { panic!("it is 7 in the morning there") };
         assert!(why.contains("2026-11-24T01:00:00Z"), "{why}");
     }

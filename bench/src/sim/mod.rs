@@ -11,10 +11,10 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use agent::spread::{Decision, State};
+use agent::zone::Zone;
 use format::digest::Sha256;
 use format::name::NodeId;
 use format::time::UnixTime;
-use jiff::tz::TimeZone;
 use lab::random::Random;
 
 use crate::Result;
@@ -404,13 +404,13 @@ impl Simulation<'_> {
         self.record.sent[interval] += POLL;
         let n = &mut self.nodes[node];
         n.state = std::mem::take(&mut n.state).sees(self.index, time);
-        match n.state.turn(&n.id, &pace, None, &TimeZone::UTC, time) {
+        match n.state.turn(&n.id, &pace, None, &Zone::UTC, time) {
             Decision::Wait { until, .. } => {
                 n.state = std::mem::take(&mut n.state).polled(&n.id, &pace, Some(until), time);
                 self.wait_for_timer(node, now);
             }
             Decision::Go => {
-                n.state = std::mem::take(&mut n.state).takes_turn(None, &TimeZone::UTC, time);
+                n.state = std::mem::take(&mut n.state).takes_turn(None, &Zone::UTC, time);
                 if n.began_with == 0.0 {
                     n.left += self.fleet.calibration.metadata; // once; later runs have it
                 }
