@@ -5,6 +5,7 @@
 //! folder, and a link to /dev/null masks it. The shipped `packaging/config/agent.toml` is the documentation of every key.
 
 mod fetch;
+mod keys;
 mod safety;
 mod share;
 
@@ -13,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use format::name::{NodeId, Variant};
-use format::near::nearest;
 use format::rate::Rate;
 use format::status::QuarantineEnd;
 use format::window::Window;
@@ -22,14 +22,14 @@ use crate::error::{Error, Result};
 
 use fetch::FetchFragment;
 pub use fetch::{FetchSettings, Metered};
+use keys::{Keys, Table, Value};
 use safety::{HealthFragment, RebootFragment, RestoreFragment};
 pub use safety::{HealthSettings, RebootSettings, RestoreKind, RestoreSettings};
 use share::ShareFragment;
 pub use share::ShareSettings;
 
 /// A configuration file as typed. Every key may be missing; a key that is not known is refused.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Debug)]
 struct Fragment {
     node: NodeFragment,
     repository: RepositoryFragment,
@@ -44,16 +44,42 @@ struct Fragment {
     report: ReportFragment,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+impl Fragment {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        Fragment {
+            node: keys.section("node", NodeFragment::read),
+            repository: keys.section("repository", RepositoryFragment::read),
+            fetch: keys.section("fetch", FetchFragment::read),
+            share: keys.section("share", ShareFragment::read),
+            import: keys.section("import", ImportFragment::read),
+            schedule: keys.section("schedule", ScheduleFragment::read),
+            install: keys.section("install", InstallFragment::read),
+            health: keys.section("health", HealthFragment::read),
+            restore: keys.section("restore", RestoreFragment::read),
+            reboot: keys.section("reboot", RebootFragment::read),
+            report: keys.section("report", ReportFragment::read),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct NodeFragment {
     id: Option<String>,
     variant: Option<String>,
     labels: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+impl NodeFragment {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        NodeFragment {
+            id: keys.text("id"),
+            variant: keys.text("variant"),
+            labels: keys.named_texts("labels"),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct RepositoryFragment {
     mirrors: Vec<String>,
     ca_file: Option<PathBuf>,
@@ -64,29 +90,64 @@ struct RepositoryFragment {
     credentials: Vec<CredentialFragment>,
 }
 
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+impl RepositoryFragment {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        RepositoryFragment {
+            mirrors: keys.texts("mirrors").unwrap_or_default(),
+            ca_file: keys.path("ca-file"),
+            client_cert: keys.path("client-cert"),
+            client_key: keys.path("client-key"),
+            proxy: keys.text("proxy"),
+            redirects: keys.texts("redirects").unwrap_or_default(),
+            credentials: keys.sections("credentials", CredentialFragment::read),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct CredentialFragment {
     mirror: String,
     bearer_file: Option<PathBuf>,
     basic_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+impl CredentialFragment {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        CredentialFragment {
+            mirror: keys.required("mirror"),
+            bearer_file: keys.path("bearer-file"),
+            basic_file: keys.path("basic-file"),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct ImportFragment {
     incoming: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+impl ImportFragment {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        ImportFragment { incoming: keys.path("incoming") }
+    }
+}
+
+#[derive(Debug)]
 struct ScheduleFragment {
     maintenance_window: Option<Vec<String>>,
     timezone: Option<String>,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+impl ScheduleFragment {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        ScheduleFragment {
+            maintenance_window: keys.texts("maintenance-window"),
+            timezone: keys.text("timezone"),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct InstallFragment {
     allow_network: Option<bool>,
     gpgcheck: Option<bool>,
@@ -94,10 +155,26 @@ struct InstallFragment {
     keep_packages: Option<String>,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+impl InstallFragment {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        InstallFragment {
+            allow_network: keys.truth("allow-network"),
+            gpgcheck: keys.truth("gpgcheck"),
+            lock_timeout_seconds: keys.number("lock-timeout-seconds"),
+            keep_packages: keys.text("keep-packages"),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct ReportFragment {
     url: Option<String>,
+}
+
+impl ReportFragment {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        ReportFragment { url: keys.text("url") }
+    }
 }
 
 /// The valid configuration.
@@ -206,21 +283,20 @@ pub fn load(root: &Path, file: Option<&Path>) -> Result<Settings> {
 /// # Errors
 /// As [`load`].
 pub fn load_with(root: &Path, file: Option<&Path>, added: &str) -> Result<Settings> {
-    let mut merged = toml::Table::new();
+    let mut merged = Table::new();
     for fragment in fragments(root, file) {
-        merge(&mut merged, fragment?.1);
+        keys::merge(&mut merged, fragment?.1);
     }
-    merge(&mut merged, parse_fragment(added).map_err(Error::config)?);
-    settings_of(merged)
+    keys::merge(&mut merged, parse_fragment(added).map_err(Error::config)?);
+    settings_of(&merged).map_err(Error::config)
 }
 
-fn settings_of(merged: toml::Table) -> Result<Settings> {
-    let fragment: Fragment = merged.try_into().map_err(|e: toml::de::Error| Error::config(e.message()))?;
-    validate(fragment).map_err(Error::config)
+fn settings_of(merged: &Table) -> std::result::Result<Settings, String> {
+    validate(keys::read(merged, Fragment::read)?)
 }
 
 /// The files that are there, in the order in which they are merged, each with what it says or what is wrong with it.
-fn fragments(root: &Path, file: Option<&Path>) -> Vec<Result<(PathBuf, toml::Table)>> {
+fn fragments(root: &Path, file: Option<&Path>) -> Vec<Result<(PathBuf, Table)>> {
     let paths = match file {
         Some(file) => vec![file.to_owned()],
         None => files(root),
@@ -241,17 +317,17 @@ fn fragments(root: &Path, file: Option<&Path>) -> Vec<Result<(PathBuf, toml::Tab
 /// # Errors
 /// Each thing that is wrong: all of the files, or what is wrong with them together.
 pub fn check(root: &Path, file: Option<&Path>) -> std::result::Result<Vec<PathBuf>, Vec<Error>> {
-    let (mut paths, mut errors, mut merged) = (Vec::new(), Vec::new(), toml::Table::new());
+    let (mut paths, mut errors, mut merged) = (Vec::new(), Vec::new(), Table::new());
     for fragment in fragments(root, file) {
         match fragment {
             Ok((path, table)) => {
                 paths.push(path);
-                merge(&mut merged, table);
+                keys::merge(&mut merged, table);
             }
             Err(error) => errors.push(error),
         }
     }
-    match settings_of(merged) {
+    match settings_of(&merged).map_err(Error::config) {
         _ if !errors.is_empty() => Err(errors),
         Err(error) => Err(vec![error]),
         Ok(_) => Ok(paths),
@@ -263,15 +339,17 @@ pub fn check(root: &Path, file: Option<&Path>) -> std::result::Result<Vec<PathBu
 /// # Errors
 /// As [`load`].
 pub fn show(root: &Path, file: Option<&Path>) -> Result<String> {
-    let (mut merged, mut from) = (toml::Table::new(), BTreeMap::new());
+    let (mut merged, mut from) = (Table::new(), BTreeMap::new());
     for fragment in fragments(root, file) {
         let (path, table) = fragment?;
-        for (key, value) in leaves("", &table) {
-            from.insert(key, (typed(&value), path.clone()));
+        let mut values = Vec::new();
+        leaves("", &table, &mut values);
+        for (key, value) in values {
+            from.insert(key, (typed(value), path.clone()));
         }
-        merge(&mut merged, table);
+        keys::merge(&mut merged, table);
     }
-    settings_of(merged)?;
+    settings_of(&merged).map_err(Error::config)?;
     let line = |(key, (value, path)): (&String, &(String, PathBuf))| {
         format!("{key} = {value}  # {}\n", path.display())
     };
@@ -279,30 +357,30 @@ pub fn show(root: &Path, file: Option<&Path>) -> Result<String> {
 }
 
 /// The values of a table by their dotted keys, below `prefix`.
-fn leaves(prefix: &str, table: &toml::Table) -> Vec<(String, toml::Value)> {
-    let leaf = |(key, value): (&String, &toml::Value)| match value {
-        toml::Value::Table(table) => leaves(&format!("{prefix}{key}."), table),
-        value => vec![(format!("{prefix}{key}"), value.clone())],
-    };
-    table.iter().flat_map(leaf).collect()
+fn leaves<'t>(prefix: &str, table: &'t Table, into: &mut Vec<(String, &'t Value)>) {
+    for (key, typed) in table {
+        match &typed.value {
+            Value::Table(table) => leaves(&format!("{prefix}{key}."), table, into),
+            value => into.push((format!("{prefix}{key}"), value)),
+        }
+    }
 }
 
 /// A value as it is typed. A password in a URL is not shown.
-fn typed(value: &toml::Value) -> String {
+fn typed(value: &Value) -> String {
     match value {
         // JSON's strings are TOML's basic strings.
-        toml::Value::String(text) => serde_json::Value::from(without_password(text)).to_string(),
-        toml::Value::Array(items) => {
-            format!("[{}]", items.iter().map(typed).collect::<Vec<_>>().join(", "))
+        Value::String(text) => serde_json::to_string(&without_password(text)).unwrap_or_default(),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(|item| typed(&item.value)).collect::<Vec<_>>().join(", "))
         }
-        toml::Value::Table(table) => {
-            let pairs = table.iter().map(|(key, value)| format!("{key} = {}", typed(value)));
+        Value::Table(table) => {
+            let pairs = table.iter().map(|(key, value)| format!("{key} = {}", typed(&value.value)));
             format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
         }
-        toml::Value::Integer(number) => number.to_string(),
-        toml::Value::Float(number) => number.to_string(),
-        toml::Value::Boolean(truth) => truth.to_string(),
-        toml::Value::Datetime(time) => time.to_string(),
+        Value::Integer(number) => number.to_string(),
+        Value::Boolean(truth) => truth.to_string(),
+        Value::Other(text) => text.clone(),
     }
 }
 
@@ -317,13 +395,13 @@ fn without_password(text: &str) -> String {
 }
 
 /// The same for files that are in memory.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub fn from_texts(texts: &[&str]) -> std::result::Result<Settings, String> {
-    let mut merged = toml::Table::new();
+    let mut merged = Table::new();
     for text in texts {
-        merge(&mut merged, parse_fragment(text)?);
+        keys::merge(&mut merged, parse_fragment(text)?);
     }
-    validate(merged.try_into().map_err(|e: toml::de::Error| e.message().to_owned())?)
+    settings_of(&merged)
 }
 
 /// The files in the order in which they are merged.
@@ -346,41 +424,11 @@ fn files(root: &Path) -> Vec<PathBuf> {
     [of(0..=0), vec![root.join(FILE)], of(1..=2)].concat()
 }
 
-/// Parses one file, first as a fragment, so that what is wrong is found with its line in this file.
-fn parse_fragment(text: &str) -> std::result::Result<toml::Table, String> {
-    let tidy = |e: toml::de::Error| {
-        let place = e.span().and_then(|span| text.get(..span.start));
-        let line = place.map_or(1, |before| before.matches('\n').count() + 1);
-        format!("line {line}: {}", understood(e.message()))
-    };
-    toml::from_str::<Fragment>(text).map_err(tidy)?;
-    toml::from_str(text).map_err(tidy)
-}
-
-/// What serde says of an unknown key ("unknown field `a`, expected one of `b`, `c`") in our words, with the key that
-/// was probably meant.
-fn understood(message: &str) -> String {
-    let Some((unknown, known)) =
-        message.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected "))
-    else {
-        return message.replace('\n', " ");
-    };
-    let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
-    match nearest(unknown, known.iter().copied()) {
-        Some(meant) => format!("there is no key `{unknown}` here; did you mean `{meant}`?"),
-        None => format!("there is no key `{unknown}` here, but {}", known.join(", ")),
-    }
-}
-
-fn merge(into: &mut toml::Table, from: toml::Table) {
-    for (key, value) in from {
-        match (into.get_mut(&key), value) {
-            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
-            (_, value) => {
-                into.insert(key, value);
-            }
-        }
-    }
+/// Parses one file, so that what is wrong in it is found with its line in this file.
+fn parse_fragment(text: &str) -> std::result::Result<Table, String> {
+    let table = keys::parse(text)?;
+    keys::read(&table, Fragment::read)?;
+    Ok(table)
 }
 
 fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
@@ -534,8 +582,7 @@ mod tests {
     use super::*;
 
     fn settings(text: &str) -> std::result::Result<Settings, String> {
-        let fragment: Fragment = toml::from_str(text).map_err(|e| e.to_string())?;
-        validate(fragment)
+        from_texts(&[text])
     }
 
     #[test]
@@ -558,6 +605,30 @@ mod tests {
         ] {
             let error = parse_fragment(text).unwrap_err();
             assert!(error.contains("did you mean") && error.contains(meant), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_kind_is_refused_with_its_line_and_what_is_wanted() {
+        for (text, line, what) in [
+            ("[fetch]\nrate = 5", 2, "`rate` must be a text in quotes, and is a number"),
+            ("\n\nfetch = 1", 3, "`fetch` must be a section, and is a number"),
+            ("[install]\ngpgcheck = 'yes'", 2, "`gpgcheck` must be true or false, and is text"),
+            ("[health]\n\nstatus = 70000", 3, "`status` cannot be 70000"),
+            ("[health]\ntimeout-seconds = -1", 2, "`timeout-seconds` cannot be -1"),
+            ("[health]\nstatus = 2.5", 2, "`status` must be a whole number, and is a fraction or a date"),
+            ("[health]\nstatus = 99999999999999999999", 2, "a number beyond 2^63"),
+            ("[repository]\nmirrors = 'https://m/'", 2, "`mirrors` must be a list of texts"),
+            ("[repository]\nmirrors = ['https://m/', 1]", 2, "`mirrors` must be a list of texts"),
+            ("[node.labels]\nsite = 7", 2, "`labels.site` must be a text in quotes, and is a number"),
+            ("[fetch]\nrates = [{ window = '02:00-04:00' }]", 2, "the key `rate` is missing"),
+            ("[fetch]\nrates = ['1MB/s']", 2, "`rates` must be a list of sections"),
+            ("[[repository.credentials]]\nbearer-file = '/t'", 2, "the key `mirror` is missing"),
+            ("[fetch]\nrate = '1MB/s'\nrate = '2MB/s'", 3, "duplicate"),
+            ("[fetch\n", 1, "line 1"),
+        ] {
+            let error = parse_fragment(text).unwrap_err();
+            assert!(error.starts_with(&format!("line {line}: ")) && error.contains(what), "{error}");
         }
     }
 
@@ -597,9 +668,9 @@ mod tests {
 
     #[test]
     fn later_files_win_key_by_key() {
-        let mut table = parse_fragment("[node]\nid = 'a'\nlabels = { x = '1' }").unwrap();
-        merge(&mut table, parse_fragment("[node]\nid = 'b'\nlabels = { y = '2' }").unwrap());
-        let settings = validate(table.try_into().unwrap()).unwrap();
+        let settings =
+            from_texts(&["[node]\nid = 'a'\nlabels = { x = '1' }", "[node]\nid = 'b'\nlabels = { y = '2' }"])
+                .unwrap();
         assert_eq!(settings.id.unwrap().as_str(), "b");
         assert_eq!(settings.labels.len(), 2);
     }

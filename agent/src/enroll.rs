@@ -63,7 +63,7 @@ pub fn enroll(options: &Options, enrol: &Enrol) -> Result<String> {
 
 /// What is kept of the command line. JSON's strings are TOML's basic strings.
 fn drop_in(repository: &str, enrol: &Enrol) -> String {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     let mut text = "# Written by `prestage enroll`.\n".to_owned();
     if enrol.id.is_some() || !enrol.labels.is_empty() {
         text.push_str("[node]\n");

@@ -5,11 +5,11 @@ use std::time::Duration;
 use format::rate::Rate;
 use format::window::Window;
 
+use super::keys::Keys;
 use crate::spread::Pace;
 
 /// The section as typed.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Debug)]
 pub(super) struct FetchFragment {
     pub(super) rate: Option<String>,
     rates: Vec<RateFragment>,
@@ -31,11 +31,41 @@ pub(super) struct FetchFragment {
     tries_per_day: Option<u32>,
 }
 
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+impl FetchFragment {
+    pub(super) fn read(keys: &mut Keys<'_>) -> Self {
+        FetchFragment {
+            rate: keys.text("rate"),
+            rates: keys.sections("rates", RateFragment::read),
+            transfer_windows: keys.texts("transfer-windows"),
+            metered: keys.text("metered"),
+            floor: keys.text("floor"),
+            background: keys.truth("background"),
+            receive_buffer: keys.text("receive-buffer"),
+            stall_timeout_seconds: keys.number("stall-timeout-seconds"),
+            quarantine: keys.text("quarantine"),
+            min_rate: keys.text("min-rate"),
+            step_timeout: keys.text("step-timeout"),
+            disk_quota: keys.text("disk-quota"),
+            paced: keys.truth("paced"),
+            poll_every: keys.text("poll-every"),
+            spread_over: keys.text("spread-over"),
+            retry_first: keys.text("retry-first"),
+            retry_cap: keys.text("retry-cap"),
+            tries_per_day: keys.number("tries-per-day"),
+        }
+    }
+}
+
+#[derive(Debug)]
 struct RateFragment {
     window: String,
     rate: String,
+}
+
+impl RateFragment {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        RateFragment { window: keys.required("window"), rate: keys.required("rate") }
+    }
 }
 
 /// The section, valid.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use format::policy::Reboot;
 
+use super::keys::Keys;
 use super::{is_http, parse_size};
 
 /// `[health]` as typed.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Debug)]
 pub(super) struct HealthFragment {
     url: Option<String>,
     timeout_seconds: Option<u64>,
@@ -17,6 +17,19 @@ pub(super) struct HealthFragment {
     body: Option<String>,
     hook_timeout_seconds: Option<u64>,
     units: Option<bool>,
+}
+
+impl HealthFragment {
+    pub(super) fn read(keys: &mut Keys<'_>) -> Self {
+        HealthFragment {
+            url: keys.text("url"),
+            timeout_seconds: keys.number("timeout-seconds"),
+            status: keys.number("status"),
+            body: keys.text("body"),
+            hook_timeout_seconds: keys.number("hook-timeout-seconds"),
+            units: keys.truth("units"),
+        }
+    }
 }
 
 /// `[health]`, valid.
@@ -75,8 +88,7 @@ pub enum RestoreKind {
 }
 
 /// `[restore]` as typed.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Debug)]
 pub(super) struct RestoreFragment {
     kind: Option<String>,
     required: Option<bool>,
@@ -85,6 +97,20 @@ pub(super) struct RestoreFragment {
     size: Option<String>,
     pool_limit_percent: Option<u8>,
     data: Vec<PathBuf>,
+}
+
+impl RestoreFragment {
+    pub(super) fn read(keys: &mut Keys<'_>) -> Self {
+        RestoreFragment {
+            kind: keys.text("kind"),
+            required: keys.truth("required"),
+            keep: keys.number("keep"),
+            volume: keys.text("volume"),
+            size: keys.text("size"),
+            pool_limit_percent: keys.number("pool-limit-percent"),
+            data: keys.paths("data"),
+        }
+    }
 }
 
 /// `[restore]`, valid.
@@ -147,12 +173,21 @@ impl RestoreFragment {
 }
 
 /// `[reboot]` as typed.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Debug)]
 pub(super) struct RebootFragment {
     policy: Option<String>,
     lock_url: Option<String>,
     lock_group: Option<String>,
+}
+
+impl RebootFragment {
+    pub(super) fn read(keys: &mut Keys<'_>) -> Self {
+        RebootFragment {
+            policy: keys.text("policy"),
+            lock_url: keys.text("lock-url"),
+            lock_group: keys.text("lock-group"),
+        }
+    }
 }
 
 /// `[reboot]`, valid.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use format::rate::Rate;
 
+use super::keys::Keys;
 use crate::share::{Net, PORT};
 
 /// As typed.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Debug)]
 pub struct ShareFragment {
     serve: Option<bool>,
     listen: Option<String>,
@@ -22,6 +22,22 @@ pub struct ShareFragment {
     peers: Vec<String>,
     discover: Option<bool>,
     patience_seconds: Option<u64>,
+}
+
+impl ShareFragment {
+    pub(super) fn read(keys: &mut Keys<'_>) -> Self {
+        ShareFragment {
+            serve: keys.truth("serve"),
+            listen: keys.text("listen"),
+            rate: keys.text("rate"),
+            max_clients: keys.number("max-clients"),
+            allow: keys.texts("allow"),
+            idle_seconds: keys.number("idle-seconds"),
+            peers: keys.texts("peers").unwrap_or_default(),
+            discover: keys.truth("discover"),
+            patience_seconds: keys.number("patience-seconds"),
+        }
+    }
 }
 
 /// The valid settings.
