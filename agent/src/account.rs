@@ -191,7 +191,7 @@ impl<'n> Account<'n> {
         let is_news = self.is_news && !same;
         match &result {
             Ok(()) if is_news => log::info!("{}", said.message),
-            Ok(()) => log::debug!("{}", said.message),
+            Ok(()) => host::detail!("{}", said.message),
             Err(_) => {}
         }
         self.status.status.summary = said.message.clone();

@@ -97,7 +97,7 @@ impl<'n> Line<'n> {
                 self.node.now(),
             )
         {
-            log::debug!("{error}");
+            host::detail!("{error}");
         }
         let before = std::mem::replace(&mut status.mirrors_aside, self.aside.list());
         status.transfer = None;
@@ -117,12 +117,12 @@ fn progress(node: &Node) -> Progress<'_> {
             let mut status = status::load(node);
             status.status.transfer = Some(transfer.clone());
             if let Err(error) = status::save(node, &mut status) {
-                log::debug!("{error}");
+                host::detail!("{error}");
             }
         })
         .watched(NOTIFY_EVERY, |transfer| {
             if let Err(error) = host::notify::status(&progress::line(transfer)) {
-                log::debug!("the service manager does not listen: {error}");
+                host::detail!("the service manager does not listen: {error}");
             }
         });
     if !std::io::stderr().is_terminal() {

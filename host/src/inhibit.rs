@@ -28,7 +28,7 @@ impl Inhibitor {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        Inhibitor(child.map_err(|e| log::debug!("systemd-inhibit: {e}")).ok())
+        Inhibitor(child.map_err(|e| crate::detail!("systemd-inhibit: {e}")).ok())
     }
 }
 

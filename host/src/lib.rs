@@ -2,6 +2,19 @@
 //!
 //! The only crate that knows `nix`. It decides nothing: what to write, run or wait for is its callers' business.
 
+/// The `target` of what [`detail!`] says.
+pub const DETAIL: &str = "detail";
+
+/// Says what a person sees who asks for every step (`--verbose`). Not `log::debug!`, of which the program has none: the
+/// libraries have far more to say there than we, and nobody has asked them.
+#[macro_export]
+macro_rules! detail {
+    ($($words:tt)+) => { $crate::log::info!(target: $crate::DETAIL, $($words)+) };
+}
+
+#[doc(hidden)]
+pub use log; // for the macro
+
 pub mod clock; // what time it is, and waiting: one trait, so that tests give the time
 pub mod command; // another program: fixed environment, its output, the end of its stderr in the error
 pub mod dialogue; // another program that is asked one thing, within a time, and may ask the operator

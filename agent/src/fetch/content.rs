@@ -159,7 +159,7 @@ impl Content<'_> {
                 host::file::remove(writer.path()).map_err(Error::from)?;
             }
         }
-        log::debug!("complete: {}", job.name);
+        host::detail!("complete: {}", job.name);
         Ok(())
     }
 

@@ -113,7 +113,7 @@ impl Apt<'_> {
             .args(["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]);
         let command = in_root(&self.root, noninteractive(command), !self.allow_network);
         let seen = command.lines(&mut |line| {
-            log::debug!("apt: {line}");
+            host::detail!("apt: {line}");
             Ok(())
         });
         Ok(seen.map_err(|e| explain(&e))?.unwrap_or_default())

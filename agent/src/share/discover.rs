@@ -54,7 +54,7 @@ pub fn peers(clock: &dyn Clock) -> BTreeSet<SocketAddr> {
     };
     let sockets: Vec<UdpSocket> = addresses
         .into_iter()
-        .filter_map(|address| open(address).map_err(|e| log::debug!("{address}: {e}")).ok())
+        .filter_map(|address| open(address).map_err(|e| host::detail!("{address}: {e}")).ok())
         .collect();
     let mut found = BTreeSet::new();
     if sockets.is_empty() {
@@ -69,7 +69,7 @@ pub fn peers(clock: &dyn Clock) -> BTreeSet<SocketAddr> {
             ask_at = clock.instant() + ASK_EVERY;
             for socket in &sockets {
                 if let Err(error) = socket.send_to(&question, GROUP) {
-                    log::debug!("multicast: {error}");
+                    host::detail!("multicast: {error}");
                 }
             }
         }

@@ -155,7 +155,7 @@ impl Server<'_> {
                         last = self.clock.instant();
                         let address = from.ip().to_canonical();
                         if !self.allow.iter().any(|net| net.holds(address)) {
-                            log::debug!("{address} is not of this site: not answered");
+                            host::detail!("{address} is not of this site: not answered");
                             continue;
                         }
                         let Some(place) = self.enter(address) else {
@@ -166,7 +166,7 @@ impl Server<'_> {
                         let thread = std::thread::Builder::new().stack_size(STACK);
                         let spawned = thread.spawn_scoped(scope, move || {
                             if let Err(error) = place.server.talk(&stream) {
-                                log::debug!("{address}: {error}");
+                                host::detail!("{address}: {error}");
                             }
                             drop(place);
                         });

@@ -124,7 +124,7 @@ impl<'n> Site<'n> {
         }
         if self.node.settings.share.discover {
             let found = discover::peers(&self.node.clock);
-            log::debug!("{} nodes of the site were found", found.len());
+            host::detail!("{} nodes of the site were found", found.len());
             addresses.extend(found);
         }
         let asked =
@@ -372,7 +372,7 @@ impl<'n> Site<'n> {
         self.store.finish(&out, &path, &member.sha256)?;
         // What a mirror had begun to send is not needed any more.
         file::remove(&self.store.partial(&member.sha256))?;
-        log::debug!("complete: {} from {address}", member.path);
+        host::detail!("complete: {} from {address}", member.path);
         Ok(Given::Whole)
     }
 
@@ -409,7 +409,7 @@ impl<'n> Site<'n> {
                 return Ok(());
             }
             PeerError::Away(error) => {
-                log::debug!("peer {}: {error}", peer.address);
+                host::detail!("peer {}: {error}", peer.address);
                 peer.token = None;
                 peer.holdings.clear();
                 peer.failures += 1;

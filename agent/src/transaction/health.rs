@@ -48,7 +48,7 @@ fn programs(node: &Node, folder: &Path) -> Vec<PathBuf> {
 
 /// Runs one hook, no longer than it may.
 fn run_hook(node: &Node, hook: &Path, phase: &str, bundle: &str) -> Result<()> {
-    log::debug!("hook {}", hook.display());
+    host::detail!("hook {}", hook.display());
     // timeout(1): killed 10 s after it was asked to end. It says 124 or 137 then.
     let seconds = node.settings.health.hook_timeout.as_secs();
     let mut command = Command::new("timeout")
