@@ -52,7 +52,7 @@ impl Aside {
         list.retain(|aside| aside.name != name);
         list.push(Entry { name: name.to_owned(), until: now.plus(self.seconds), why: why.to_owned() });
         list.truncate(MAX);
-        let bytes = serde_json::to_vec_pretty(&*list).map_err(|e| Error::io("aside", &e.into()))?;
+        let bytes = format::json::pretty(&*list).map_err(|e| Error::io("aside", &e.into()))?;
         let folder = self.path.parent().unwrap_or(&self.path);
         Ok(host::file::replace_like(&self.path, &bytes, 0o644, folder)?)
     }

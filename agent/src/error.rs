@@ -49,9 +49,13 @@ impl Exit {
     }
 }
 
-/// Why a verb did not do what it is for.
+/// Why a verb did not do what it is for. Boxed, for it is what almost every function may return and hardly ever does.
 #[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Why>);
+
+/// What an [`Error`] says.
+#[derive(Debug)]
+pub struct Why {
     /// The exit code.
     pub exit: Exit,
     /// What, where, why.
@@ -60,19 +64,33 @@ pub struct Error {
     cure: &'static str,
 }
 
+impl std::ops::Deref for Error {
+    type Target = Why;
+
+    fn deref(&self) -> &Why {
+        &self.0
+    }
+}
+
 /// What almost everything here returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// An error with what to do about it.
     pub fn new(exit: Exit, what: impl fmt::Display, cure: &'static str) -> Self {
-        Error { exit, what: one_line(&what.to_string()), cure }
+        Error::say(exit, &what, cure)
+    }
+
+    /// Compiled once, and not for each kind of `what`.
+    fn say(exit: Exit, what: &dyn fmt::Display, cure: &'static str) -> Self {
+        Error(Box::new(Why { exit, what: one_line(&what.to_string()), cure }))
     }
 
     /// The same with more to say.
     #[must_use]
     pub fn with(self, more: &str) -> Self {
-        Error { what: format!("{}{}", self.what, one_line(more)), ..self }
+        let Why { exit, what, cure } = *self.0;
+        Error(Box::new(Why { exit, what: what + &one_line(more), cure }))
     }
 
     /// Not ready; it will be tried again.
@@ -87,6 +105,10 @@ impl Error {
 
     /// A file that could not be read or written. A full disk is a deferral: nothing is lost, and it is tried again.
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Self {
+        Error::io_of(&what, error)
+    }
+
+    fn io_of(what: &dyn fmt::Display, error: &io::Error) -> Self {
         let what = format!("{what}: {error}");
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

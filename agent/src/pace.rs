@@ -113,7 +113,7 @@ impl<'n> Keeper<'n> {
     }
 
     fn save(&self) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(&self.state).map_err(|e| Error::io("pace", &e.into()))?;
+        let bytes = format::json::pretty(&self.state).map_err(|e| Error::io("pace", &e.into()))?;
         // A person's `sudo prestage fetch --now` must not take the file away from the unprivileged service.
         Ok(host::file::replace_like(&self.path, &bytes, 0o644, &self.node.fetched(""))?)
     }

@@ -117,7 +117,7 @@ impl Quarantine {
     }
 
     fn write(&self) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(&self.list).map_err(|e| Error::io("quarantine", &e.into()))?;
+        let bytes = format::json::pretty(&self.list).map_err(|e| Error::io("quarantine", &e.into()))?;
         let folder = self.path.parent().unwrap_or(&self.path);
         Ok(host::file::replace_like(&self.path, &bytes, 0o644, folder)?)
     }

@@ -72,11 +72,10 @@ fn lock(node: &Node, what: &str) -> Result<()> {
     let settings = &node.settings.reboot;
     let Some(base) = &settings.lock_url else { return Ok(()) };
     let url = format!("{base}/v1/{what}");
-    let body = serde_json::json!({
-        "client_params": { "id": node.id.as_str(), "group": settings.lock_group }
-    });
+    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+    let (id, group) = (quoted(node.id.as_str()), quoted(&settings.lock_group));
+    let body = format!("{{\"client_params\":{{\"id\":{id},\"group\":{group}}}}}");
     let client = Client::new(&node.settings, &node.root, url.starts_with("https://"))?;
-    let body = body.to_string();
     let answer = client.ask_json(&url, ("fleet-lock-protocol", "true"), body.as_bytes(), PATIENCE);
     let why = match answer {
         Ok((status, _)) if (200..300).contains(&status) => return Ok(()),
@@ -88,7 +87,7 @@ fn lock(node: &Node, what: &str) -> Result<()> {
 
 /// What the server says: `{"kind": …, "value": …}`.
 fn refusal(status: u16, body: &str) -> String {
-    let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    let answer: serde_json::Value = serde_json::from_slice(body.as_bytes()).unwrap_or_default();
     let field = |name: &str| answer.get(name).and_then(|v| v.as_str()).map(str::to_owned);
     match (field("kind"), field("value")) {
         (Some(kind), Some(value)) => format!("{kind}: {value}"),

@@ -186,6 +186,60 @@ pub fn read<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, JsonErr
     serde_json::from_slice(bytes).map_err(|e| JsonError(e.to_string()))
 }
 
+/// JSON for people: each member on a line of its own, as serde_json's own pretty form.
+///
+/// Made of the tight form, so that what writes a type is compiled once and not for each form.
+///
+/// # Errors
+/// If the value is none that JSON has.
+pub fn pretty<T: serde::Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(value).map(|tight| indented(&tight))
+}
+
+fn indented(tight: &[u8]) -> Vec<u8> {
+    let (mut out, mut depth, mut in_string, mut is_escaped) = (Vec::new(), 0, false, false);
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * depth, b' ');
+    };
+    for (at, &byte) in tight.iter().enumerate() {
+        if in_string {
+            in_string = is_escaped || byte != b'"';
+            is_escaped = !is_escaped && byte == b'\\';
+            out.push(byte);
+            continue;
+        }
+        let is_empty = |closing: u8| tight.get(at + 1) == Some(&closing);
+        match byte {
+            b'{' | b'[' => {
+                out.push(byte);
+                depth += 1;
+                // The closing one is two code points after the opening one, of both.
+                if !is_empty(byte + 2) {
+                    line(&mut out, depth);
+                }
+            }
+            b'}' | b']' => {
+                depth -= 1;
+                if at.checked_sub(1).is_none_or(|before| tight[before] != byte - 2) {
+                    line(&mut out, depth);
+                }
+                out.push(byte);
+            }
+            b',' => {
+                out.push(byte);
+                line(&mut out, depth);
+            }
+            b':' => out.extend_from_slice(b": "),
+            _ => {
+                in_string = byte == b'"';
+                out.push(byte);
+            }
+        }
+    }
+    out
+}
+
 /// Walks a document and refuses duplicate keys anywhere in it, in little memory.
 ///
 /// # Errors
@@ -394,6 +448,11 @@ mod tests {
             let compact = serde_json::to_vec(&value).unwrap();
             let pretty = serde_json::to_vec_pretty(&value).unwrap();
             prop_assert_eq!(Json::parse(&compact).unwrap().canonical(), Json::parse(&pretty).unwrap().canonical());
+        }
+
+        #[test]
+        fn the_form_for_people_is_the_librarys(value in any_json()) {
+            prop_assert_eq!(pretty(&value).unwrap(), serde_json::to_vec_pretty(&value).unwrap());
         }
 
         #[test]

@@ -25,12 +25,11 @@ use crate::file::at;
 /// `NotADirectory` if `folder` is a link or anything else, whoever put it there; those of `act`; if the kernel does not
 /// change the rights.
 pub fn with_rights_of<T>(folder: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let Some((user, group)) = somebody_else(folder)? else { return act() };
-    let _lowered = Lowered::to(user, group)?;
+    let _lowered = somebody_else(folder)?.map(|(user, group)| Lowered::to(user, group)).transpose()?;
     act()
 }
 
-/// Whom `folder` belongs to, if this process is root and he is not.
+/// Whose `folder` is, if this process is root and he is not.
 fn somebody_else(folder: &Path) -> io::Result<Option<(Uid, Gid)>> {
     // A slash at its end would have the kernel follow a link.
     let folder: PathBuf = folder.components().collect();
@@ -39,8 +38,8 @@ fn somebody_else(folder: &Path) -> io::Result<Option<(Uid, Gid)>> {
         let text = format!("{}: not a folder", folder.display());
         return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
     }
-    let is_root_for_another = geteuid().is_root() && meta.uid() != 0;
-    Ok(is_root_for_another.then(|| (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()))))
+    let is_own = !geteuid().is_root() || meta.uid() == 0;
+    Ok((!is_own).then(|| (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()))))
 }
 
 /// Does `act` as whom `folder` belongs to, if this process is root and he is not: the whole process, and what it starts
@@ -52,10 +51,9 @@ fn somebody_else(folder: &Path) -> io::Result<Option<(Uid, Gid)>> {
 /// # Errors
 /// `NotADirectory` if `folder` is a link or anything else; if the kernel does not change the user, or back.
 pub fn as_owner_of<T>(folder: &Path, act: impl FnOnce() -> T) -> io::Result<T> {
-    let Some((user, group)) = somebody_else(folder)? else { return Ok(act()) };
-    let disguise = Disguise::put_on(user, group)?;
+    let disguise = somebody_else(folder)?.map(|(user, group)| Disguise::put_on(user, group)).transpose()?;
     let result = act();
-    disguise.take_off()?;
+    disguise.map_or(Ok(()), Disguise::take_off)?;
     Ok(result)
 }
 

@@ -69,7 +69,7 @@ impl Volume {
 /// Reads `lvs --reportformat json --units b --nosuffix`.
 fn parse(text: &str) -> std::result::Result<Vec<Volume>, String> {
     let report: serde_json::Value =
-        serde_json::from_str(text).map_err(|e| format!("lvs wrote no JSON: {e}"))?;
+        serde_json::from_slice(text.as_bytes()).map_err(|e| format!("lvs wrote no JSON: {e}"))?;
     let lists = report.get("report").and_then(|r| r.as_array()).ok_or("lvs wrote no report")?;
     let volumes = lists.iter().filter_map(|list| list.get("lv")?.as_array()).flatten();
     let volume = |row: &serde_json::Value| {

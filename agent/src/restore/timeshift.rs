@@ -62,7 +62,7 @@ pub(super) fn detect(
 
 /// The UUID of the device that its configuration names.
 fn parse(text: &str) -> std::result::Result<String, String> {
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let value: serde_json::Value = serde_json::from_slice(text.as_bytes()).map_err(|e| e.to_string())?;
     let field = |name: &str| value.get(name).and_then(|v| v.as_str()).unwrap_or_default();
     if field("btrfs_mode") == "true" {
         return Err("it is in btrfs mode; the kind btrfs does the same".to_owned());
@@ -75,7 +75,7 @@ fn parse(text: &str) -> std::result::Result<String, String> {
 
 /// The configuration with `patterns` among what it excludes; none if they are there.
 fn with_excluded(text: &str, patterns: &[String]) -> std::result::Result<Option<String>, String> {
-    let mut value: serde_json::Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let mut value: serde_json::Value = serde_json::from_slice(text.as_bytes()).map_err(|e| e.to_string())?;
     let fields = value.as_object_mut().ok_or("it is no JSON object")?;
     let list = fields.entry("exclude").or_insert_with(|| serde_json::Value::Array(Vec::new()));
     let list = list.as_array_mut().ok_or("exclude is no list")?;
@@ -89,7 +89,9 @@ fn with_excluded(text: &str, patterns: &[String]) -> std::result::Result<Option<
     if list.len() == before {
         return Ok(None);
     }
-    serde_json::to_string_pretty(&value).map(|text| Some(text + "\n")).map_err(|e| e.to_string())
+    let mut text = format::json::pretty(&value).map_err(|e| e.to_string())?;
+    text.push(b'\n');
+    String::from_utf8(text).map(Some).map_err(|e| e.to_string())
 }
 
 /// The names and comments in what `--list` says: `0    >  2026-11-23_04-09-44  O  prestage ab12`. The oldest first.

@@ -11,8 +11,10 @@ pub use check::check;
 use std::path::PathBuf;
 
 use format::API_VERSION;
+use format::json::Json;
 use format::report::Step;
 use format::status::{KIND, Metadata, NodeStatus, State, Status, StepStatus};
+use minijinja::Value;
 
 use crate::error::{Error, Result, one_line};
 use crate::node::Node;
@@ -73,7 +75,7 @@ fn empty(node: &Node) -> NodeStatus {
 pub fn save(node: &Node, status: &mut NodeStatus) -> Result<()> {
     status.status.updated_at = node.now();
     status.status.reports_queued = crate::report::queued(node);
-    let json = serde_json::to_vec_pretty(status).map_err(|e| Error::io("status", &e.into()))?;
+    let json = format::json::pretty(status).map_err(|e| Error::io("status", &e.into()))?;
     let metrics = prometheus::render(status);
     for (path, bytes) in
         [(path(node), json.as_slice()), (node.state().join("prestage.prom"), metrics.as_bytes())]
@@ -89,25 +91,27 @@ pub fn save(node: &Node, status: &mut NodeStatus) -> Result<()> {
 /// # Errors
 /// If the operator's template is wrong.
 pub fn text(node: &Node, status: &NodeStatus) -> Result<String> {
-    let mut value = serde_json::to_value(&status.status).map_err(|e| Error::io("status", &e.into()))?;
-    make_printable(&mut value);
-    let mut values = std::collections::BTreeMap::from([(
-        "node".to_owned(),
-        serde_json::Value::from(status.metadata.name.as_str()),
-    )]);
-    if let serde_json::Value::Object(fields) = value {
-        values.extend(fields);
+    let json = serde_json::to_vec(&status.status).map_err(|e| Error::io("status", &e.into()))?;
+    let json = Json::parse(&json).map_err(|e| Error::io("status", &std::io::Error::other(e)))?;
+    let mut values = vec![("node".into(), Value::from(status.metadata.name.as_str()))];
+    if let Json::Object(fields) = json {
+        values.extend(fields.into_iter().map(|(name, value)| (name, printable(&value))));
     }
-    node.renderer().render("status.txt", minijinja::Value::from(minijinja::value::Serde(values)))
+    node.renderer().render("status.txt", Value::from_pairs(values))
 }
 
-/// Makes one line of every text: the status belongs to the fetch user, and is shown to root.
-fn make_printable(value: &mut serde_json::Value) {
+/// A value for the template, every text of it one line: the status belongs to the fetch user, and is shown to root.
+fn printable(value: &Json<'_>) -> Value {
     match value {
-        serde_json::Value::String(text) => *text = one_line(text),
-        serde_json::Value::Array(items) => items.iter_mut().for_each(make_printable),
-        serde_json::Value::Object(fields) => fields.values_mut().for_each(make_printable),
-        _ => {}
+        Json::Null => Value::from(()),
+        Json::Bool(truth) => Value::from(*truth),
+        Json::Integer(number) => Value::from(*number),
+        Json::Large(number) => Value::from(*number),
+        Json::String(text) => Value::from(one_line(text)),
+        Json::Array(items) => items.iter().map(printable).collect(),
+        Json::Object(fields) => {
+            Value::from_pairs(fields.iter().map(|(name, value)| (name.clone(), printable(value))))
+        }
     }
 }
 

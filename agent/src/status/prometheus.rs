@@ -109,7 +109,8 @@ impl Metrics {
 
 /// The word that status.json uses.
 fn word(state: State) -> String {
-    serde_json::to_value(state).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    let json = serde_json::to_string(&state).unwrap_or_default();
+    json.trim_matches('"').to_owned()
 }
 
 fn escape(text: &str) -> String {

@@ -123,7 +123,7 @@ impl Dnf<'_> {
             })?;
         // Plugins may have talked before.
         let json = output.stdout.find('{').map_or("", |at| &output.stdout[at..]);
-        serde_json::from_str(json).map_err(|e| {
+        serde_json::from_slice(json.as_bytes()).map_err(|e| {
             let what = format!("the plan of {} cannot be read: {e}", self.flavour.program());
             Error::new(Exit::Deferred, what, "report it with the version of dnf")
         })
@@ -143,7 +143,7 @@ impl Dnf<'_> {
             let result = in_root(&self.root, command, !self.allow_network).lines(&mut |_| Ok(()));
             let said = read_log(log);
             for line in said.lines() {
-                log::debug!("{}: {line}", self.flavour.program());
+                host::detail!("{}: {line}", self.flavour.program());
             }
             match result {
                 Ok(seen) => return Ok((said, seen.unwrap_or_default())),
@@ -191,7 +191,7 @@ impl Dnf<'_> {
             "a script of a package failed: {}",
             failed.iter().take(3).copied().collect::<Vec<_>>().join("; ")
         );
-        log::debug!("{first}");
+        host::detail!("{first}");
         Err(Error::new(Exit::InstallFailed, what, self.words().log))
     }
 
@@ -462,7 +462,7 @@ fn back_script(back: &WayBack, root: &Path) -> String {
 pub fn read_everything(text: &str) {
     let installed = parse_inventory(text);
     let inventory = installed.inventory();
-    if let Ok(plan) = serde_json::from_str::<Plan>(text)
+    if let Ok(plan) = serde_json::from_slice::<Plan>(text.as_bytes())
         && let Ok(resolution) = resolution(&plan, &installed)
     {
         // What is done to the inventory is what the difference says.
