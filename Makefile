@@ -3,6 +3,7 @@
 #   make setup      install what build, demo and tests need (apt; root)
 #   make build      the programs, for this machine's C library, in target/release
 #   make dist       the agent as it is shipped, static against musl, in target/dist (root, to install the compiler)
+#   make dist-cross  the agent for arm64 and armhf, run under qemu through whole cases (root; a quarter of an hour)
 #   make packages   DEB and RPM of agent and build tool, in target/packages, as lintian and rpmlint want them (root)
 #   make test-packages  their life: installed, upgraded, removed, purged; booted under systemd; the agent patches itself (root)
 #   make test-monitoring  an alert fires for a quarantined node and is resolved, with the distribution's Prometheus (root)
@@ -29,7 +30,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers
+.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -44,6 +45,11 @@ build:
 
 dist: setup
 	@scripts/dist.sh
+
+dist-cross: setup
+	@scripts/node-root.sh minimal >/dev/null
+	cargo build --quiet --workspace --bins --tests
+	scripts/dist-cross.sh
 
 packages: setup
 	@scripts/dist.sh prestage prestage-build

@@ -5,15 +5,25 @@
 # With rustup's musl target, that target's standard library is taken. Without it (many build hosts reach no more than
 # their distribution's archive) the distribution's own Rust builds the standard library from its source package.
 #
-#   scripts/dist.sh                        the agent
+#   scripts/dist.sh                        the agent, in target/dist
 #   scripts/dist.sh prestage-build …       others; each is a build of its own, for the features of one build are shared
+#   ARCH=arm64 scripts/dist.sh             for another processor (arm64, armhf), in target/dist/arm64
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-target=x86_64-unknown-linux-musl
+arch=${ARCH:-$(dpkg --print-architecture)}
+# What Debian's name for the processor is called by Rust and by gcc.
+case $arch in
+amd64) target=x86_64-unknown-linux-musl triple=x86_64-linux-gnu ;;
+arm64) target=aarch64-unknown-linux-musl triple=aarch64-linux-gnu ;;
+armhf) target=armv7-unknown-linux-musleabihf triple=arm-linux-gnueabihf ;;
+*) die "nobody has built it for $arch yet" ;;
+esac
 folder=${CARGO_TARGET_DIR:-$project/target}/dist
-mkdir -p "$folder"
+output=$folder
+[ "$arch" = "$(dpkg --print-architecture)" ] || output=$folder/$arch
+mkdir -p "$output"
 if [ "$#" -gt 0 ]; then programs=("$@"); else programs=(prestage); fi
 
 # The release of a program that calls itself "rustc 1.96.0 (…)" is at least 1.88.
@@ -32,6 +42,34 @@ distribution_rust() {
     die "no Rust of at least 1.88 with its source in this distribution: rustup target add $target"
 }
 
+# The C library of another processor, beside this machine's own and not in it: unpacked from this distribution's packages
+# for that processor. Sets $compiler, a gcc that takes it, and $native, a folder with the unwinder.
+foreign_musl() {
+    local sysroot=$cache/musl-$arch apt=() package
+    install_missing "to build for $arch" "gcc-$triple" "libc6-dev-$arch-cross"
+    if [ ! -e "$sysroot/ready" ]; then
+        say "musl for $arch"
+        rm -rf "$sysroot"
+        mkdir -p "$sysroot"/apt/{lists/partial,archives/partial}
+        : >"$sysroot/apt/status"
+        apt=(apt-get -q -o "APT::Architecture=$arch" -o "APT::Architectures=$arch" -o "APT::Sandbox::User=root"
+            -o "Dir::State=$sysroot/apt" -o "Dir::State::lists=$sysroot/apt/lists" -o "Dir::State::status=$sysroot/apt/status"
+            -o "Dir::Cache=$sysroot/apt")
+        "${apt[@]}" update >&2
+        (cd "$sysroot/apt" && "${apt[@]}" download musl-dev "$unwinder" >&2)
+        for package in "$sysroot"/apt/*.deb; do dpkg-deb -x "$package" "$sysroot"; done
+        rm -r "$sysroot/apt"
+        # The compiler's part of musl-gcc, with the paths of this folder.
+        find "$sysroot/usr" -name musl-gcc.specs -exec sed "s|/usr/|$sysroot/usr/|g" {} \; >"$sysroot/musl-gcc.specs"
+        printf '#!/bin/sh\nexec %s-gcc "$@" -specs %s\n' "$triple" "$sysroot/musl-gcc.specs" >"$sysroot/musl-gcc"
+        chmod 755 "$sysroot/musl-gcc"
+        mkdir "$sysroot/native"
+        cp "$(find "$sysroot/usr" -name libunwind.a | head -n 1)" "$sysroot/native/"
+        touch "$sysroot/ready"
+    fi
+    compiler=$sysroot/musl-gcc native=$sysroot/native
+}
+
 # Paths of the build host are no part of the program.
 flags=("--remap-path-prefix=$project=prestage" "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo")
 # No back trace is ever printed: a panic ends the program with its message. 180 KB.
@@ -41,12 +79,16 @@ flags+=("-Cllvm-args=-enable-machine-outliner=always")
 # Symbols are kept beside the program, to see where its bytes are.
 export CARGO_PROFILE_RELEASE_STRIP=none
 export CARGO_TARGET_DIR="$folder" CARGO_INCREMENTAL=0
-export CC_x86_64_unknown_linux_musl=musl-gcc CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=musl-gcc
 arguments=(build --release --locked --target "$target")
+compiler=musl-gcc
 
 if have rustup && rustup target list --installed 2>/dev/null | grep -qx "$target"; then
     install_missing "to build against musl" musl-tools
     say "building for $target with rustup's standard library"
+    if [ "$output" != "$folder" ]; then
+        install_missing "to build for $arch" "gcc-$triple"
+        compiler=$triple-gcc
+    fi
     build() { RUSTFLAGS="${flags[*]}" cargo "${arguments[@]}" "$@" >&2; }
 else
     # shellcheck disable=SC2046 # three names
@@ -56,21 +98,35 @@ else
     # The unwinder of this distribution's LLVM: gcc's wants what musl does not have. The folder holds it alone, so
     # that nothing else of LLVM's is found by chance.
     unwinder=$(apt-cache --names-only search '^libunwind-[0-9]+-dev$' | cut -d' ' -f1 | sort -V | head -n 1)
-    install_missing "to build against musl" "${unwinder:?no libunwind-NN-dev in this distribution}"
-    mkdir -p "$folder/native"
-    cp "$(dpkg -L "$unwinder" | grep '/libunwind\.a$' | head -n 1)" "$folder/native/"
-    flags+=("-Clink-self-contained=no" "-Crelocation-model=static" "-Lnative=$folder/native")
+    : "${unwinder:?no libunwind-NN-dev in this distribution}"
+    if [ "$output" = "$folder" ]; then
+        install_missing "to build against musl" "$unwinder"
+        native=$folder/native
+        mkdir -p "$native"
+        cp "$(dpkg -L "$unwinder" | grep '/libunwind\.a$' | head -n 1)" "$native/"
+    else
+        foreign_musl
+    fi
+    flags+=("-Clink-self-contained=no" "-Crelocation-model=static" "-Lnative=$native")
     flags+=("--remap-path-prefix=$("$rustc" --print sysroot)=rust" "--remap-path-prefix=/usr/src=rust")
+    # A panic names its file and says its words. Lines and columns would be a constant for each place that could panic,
+    # handed from function to function.
+    flags+=("-Zlocation-detail=file")
     say "building for $target, standard library and all, with $("$rustc" --version)"
     build() {
         PATH="/usr/bin:/bin" RUSTC="$rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS="${flags[*]}" "$cargo" "${arguments[@]}" \
             -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size "$@" >&2
     }
 fi
+# ring's C and assembler, and the linking.
+key=${target//-/_}
+export "CC_$key=$compiler" "CARGO_TARGET_$(tr '[:lower:]' '[:upper:]' <<<"$key")_LINKER=$compiler"
 for program in "${programs[@]}"; do
     build -p "$program" --bin "$program"
-    cp "$folder/$target/release/$program" "$folder/$program.unstripped"
-    strip --strip-all --remove-section=.comment -o "$folder/$program" "$folder/$program.unstripped"
-    readelf --program-headers "$folder/$program" | grep -q INTERP && die "$folder/$program asks for a loader: it is not static"
-    printf '%s\n' "$folder/$program"
+    cp "$folder/$target/release/$program" "$output/$program.unstripped"
+    prefix=$triple-
+    [ "$output" != "$folder" ] || prefix=
+    "${prefix}strip" --strip-all --remove-section=.comment -o "$output/$program" "$output/$program.unstripped"
+    readelf --program-headers "$output/$program" | grep -q INTERP && die "$output/$program asks for a loader: it is not static"
+    printf '%s\n' "$output/$program"
 done
