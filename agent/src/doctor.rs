@@ -68,8 +68,15 @@ fn identity(node: &Node, say: &mut Says) {
 }
 
 fn repository(node: &Node, say: &mut Says) {
-    if node.settings.mirrors.is_empty() {
-        say.missing("no mirror: set [repository] mirrors = [\"https://…/\"] in /etc/prestage/agent.toml");
+    match node.settings.mirrors.is_empty() {
+        true if node.is_configured() => say.note(
+            "no mirror: this node fetches nothing, and takes what comes on a stick or is pushed (`prestage import`); where it \
+             has a line, set [repository] mirrors = [\"https://…/\"] in /etc/prestage/agent.toml",
+        ),
+        true => {
+            say.missing("no mirror: set [repository] mirrors = [\"https://…/\"] in /etc/prestage/agent.toml")
+        }
+        false => {}
     }
     for mirror in &node.settings.mirrors {
         match mirror {
@@ -136,6 +143,14 @@ fn installing(node: &Node, say: &mut Says) {
              systemd are checked",
         ),
     }
+    for (key, url) in [("[health] url", &health.url), ("[reboot] lock-url", &node.settings.reboot.lock_url)] {
+        if url.as_ref().is_some_and(|url| is_elsewhere(url)) {
+            say.note(format!(
+                "{key} is on another machine, and the install's unit reaches this one alone: allow that address in a \
+                 drop-in (packaging/examples/systemd/other-machine.conf; docs/usage/systemd.md)"
+            ));
+        }
+    }
     way_back(node, say);
     match &node.settings.report_url {
         Some(url) => say.ok(format!("reports go to {url}")),
@@ -148,6 +163,12 @@ fn installing(node: &Node, say: &mut Says) {
             break;
         }
     }
+}
+
+/// Whether a URL is of another machine.
+fn is_elsewhere(url: &str) -> bool {
+    let host = url.split_once("://").map_or("", |(_, rest)| rest);
+    !["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own))
 }
 
 /// How this node would go back, and what would go back with it.

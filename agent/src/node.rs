@@ -86,9 +86,10 @@ impl Node {
         }
     }
 
-    /// Whether there is anything to work with.
+    /// Whether there is anything to work with. A node need have no mirror: there are sites with no line, where bundles come
+    /// on sticks or are pushed.
     pub fn is_configured(&self) -> bool {
-        !self.settings.mirrors.is_empty() && self.initial_root().exists()
+        self.initial_root().exists()
     }
 
     /// `/etc/prestage/root.json`: where trust begins.

@@ -127,7 +127,11 @@ fn whatever_is_due(node: &Node) -> Result<Exit> {
 /// `fetch`: get from the configured mirrors what this node needs, if it is this node's time; `now`: whatever the time.
 fn fetch(node: &Node, now: bool) -> Result<()> {
     if node.settings.mirrors.is_empty() {
-        return Err(Error::config("[repository] mirrors is not set"));
+        if !node.is_configured() {
+            return Err(Error::config("[repository] mirrors is not set"));
+        }
+        aside("there is no mirror to fetch from: this node takes what is given to `prestage import`");
+        return Ok(());
     }
     node.make_folders()?;
     let mut keeper = Keeper::open(node, now);
@@ -135,8 +139,7 @@ fn fetch(node: &Node, now: bool) -> Result<()> {
         spread::Decision::Go => {}
         // The timer comes more often than the node wants to look: that is no news.
         spread::Decision::Wait { until, why: why @ (Why::Polled | Why::Back | Why::Turn) } => {
-            let level = if std::io::stderr().is_terminal() { log::Level::Info } else { log::Level::Debug };
-            log::log!(level, "the next fetch is at {until}: {why}; `prestage fetch --now` does not wait");
+            aside(&format!("the next fetch is at {until}: {why}; `prestage fetch --now` does not wait"));
             return Ok(());
         }
         spread::Decision::Wait { until, why } => {
@@ -147,6 +150,14 @@ fn fetch(node: &Node, now: bool) -> Result<()> {
     let client = node.client()?;
     let mirrors = transfer::in_order(node, node.mirrors(&client)?);
     fetch_step(node, &mirrors, false, Some(&mut keeper), None)
+}
+
+/// Says what is news to a person who calls, and none to a log that a timer fills.
+fn aside(text: &str) {
+    match std::io::stderr().is_terminal() {
+        true => log::info!("{text}"),
+        false => host::detail!("{text}"),
+    }
 }
 
 /// `import`: the same from an export, or from what was pushed to this node.
@@ -765,7 +776,8 @@ fn send_reports(node: &Node) -> Result<()> {
 fn show_status(node: &Node, json: bool) -> Result<()> {
     let status = status::load(node);
     if json {
-        print(&serde_json::to_string_pretty(&status).map_err(|e| Error::io("status", &e.into()))?);
+        let text = format::json::pretty(&status).map_err(|e| Error::io("status", &e.into()))?;
+        print(&String::from_utf8_lossy(&text));
         print("\n");
     } else {
         print(&status::text(node, &status)?);

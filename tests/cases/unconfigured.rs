@@ -94,6 +94,22 @@ fn utc_needs_no_zone_data_and_any_other_zone_says_what_is_missing() {
 }
 
 #[test]
+fn a_node_that_has_a_root_and_no_mirror_takes_what_is_brought_and_is_quiet_meanwhile() {
+    let world = World::new();
+    world.node.configure(&[], "");
+    for verb in ["fetch", "run", "fetch"] {
+        let quiet = run(&mut world.node.prestage([verb])).expect(0);
+        assert!(!quiet.stderr.contains("error"), "{quiet}");
+    }
+    run(&mut world.node.prestage(["doctor"])).expect(0).says(&["no mirror", "import"]);
+    run(world.node.prestage(["import"]).arg(world.centre.repository())).expect(0);
+    // And `run` installs it, as it does what was fetched.
+    run(&mut world.node.prestage(["run"])).expect(0);
+    let status = world.node.status().status;
+    assert_eq!(status.installed.expect("installed").bundle.version.as_str(), lab::world::VERSION);
+}
+
+#[test]
 fn a_mirror_that_is_away_is_named_once() {
     let world = World::new();
     world.node.configure(&["http://127.0.0.1:1/repository/"], "");
