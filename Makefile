@@ -52,7 +52,7 @@ dist-cross: setup
 	scripts/dist-cross.sh
 
 packages: setup
-	@scripts/dist.sh prestage prestage-build
+	@scripts/dist.sh $$(sed '/^#/d' packaging/programs)
 	scripts/packages.sh check
 
 # Prometheus and the node exporter are installed for it, and not started as services.

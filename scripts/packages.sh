@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes DEB and RPM packages of the agent and the build tool, in target/packages. The programs are made before, by
+# Makes DEB and RPM packages of the programs in packaging/programs, in target/packages. The programs are made before, by
 # scripts/dist.sh, and are the same file in both kinds; so are all others, for the RPMs take them out of the DEBs.
 #
 # With debhelper and rpmbuild, which every distribution has: debhelper writes the maintainer scripts that Debian's policy
@@ -18,7 +18,7 @@ dist=${PRESTAGE_DIST:-$target/dist}
 folder=${PACKAGES:-$target/packages}
 revision=${REVISION:-1}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$project/Cargo.toml" | head -n 1)
-programs=(prestage prestage-build)
+mapfile -t programs < <(sed '/^#/d' "$project/packaging/programs")
 
 for program in "${programs[@]}"; do
     [ -x "$dist/$program" ] || die "$dist/$program is not there: run make packages, which builds it"
@@ -80,9 +80,16 @@ for program in "${programs[@]}"; do
     echo "bin/$program-crates.gz" >"$tree/debian/$program.docs"
 done
 cp -a "$manual/man" "$tree/"
-find "$tree/man" -name 'prestage-build*' -printf 'man/%f\n' | sort >"$tree/debian/prestage-build.manpages"
-find "$tree/man" -type f ! -name 'prestage-build*' -printf 'man/%f\n' | sort >"$tree/debian/prestage.manpages"
+# A page is the program's with whose name it begins, of several the longest; what begins with none is the agent's.
+for page in "$tree"/man/*; do
+    owner=prestage
+    for program in "${programs[@]}"; do
+        case ${page##*/} in "$program".* | "$program"-*) [ "${#program}" -lt "${#owner}" ] || owner=$program ;; esac
+    done
+    echo "man/${page##*/}" >>"$tree/debian/$owner.manpages"
+done
 for program in "${programs[@]}"; do
+    [ -e "$manual/completions/$program.bash" ] || continue
     install -D -m 644 "$manual/completions/$program.bash" "$tree/completions/$program/$program"
     install -D -m 644 -t "$tree/completions/$program" "$manual/completions/_$program" "$manual/completions/$program.fish"
     {
