@@ -45,7 +45,14 @@ fn write_all(folder: &Path) -> io::Result<()> {
     for mut command in [agent, build] {
         let name = command.get_name().to_owned();
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            clap_complete::generate_to(shell, &mut command, &name, &completions)?;
+            let file = clap_complete::generate_to(shell, &mut command, &name, &completions)?;
+            if shell == Shell::Bash {
+                // clap_complete 4.6 calls a program with a hyphen by one name where it finds the verb, and by another
+                // where it looks up the verb's options, which are then never offered.
+                let text = fs::read_to_string(&file)?;
+                let (found, looked_up) = (name.replace('-', "__"), name.replace('-', "__subcmd__"));
+                fs::write(&file, text.replace(&looked_up, &found))?;
+            }
         }
     }
     Ok(())
