@@ -20,6 +20,7 @@ pub mod policy; // which bundle goes to which nodes, when and how
 pub mod range; // which bytes an HTTP answer says it holds
 pub mod rate; // how fast something may be fetched
 pub mod report; // what a node tells the centre
+pub mod rollout; // how a bundle spreads over the nodes of a policy
 pub mod status; // what a node tells its own machine: status.json
 pub mod time; // seconds since the epoch, and RFC 3339
 pub mod trust; // the TUF client workflow as a state without I/O

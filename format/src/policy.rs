@@ -8,9 +8,9 @@
 //! A document that says anything unknown is refused: half of a policy is another policy.
 
 mod name;
-mod read;
+pub(crate) mod read;
 mod selector;
-mod write;
+pub(crate) mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -112,21 +112,29 @@ impl fmt::Display for Problem {
 /// # Errors
 /// Everything that is wrong with it.
 pub(super) fn policy(tree: &Json<'_>) -> Result<PatchPolicy, Vec<Problem>> {
-    let mut walk = Walk { at: Path::default(), problems: Vec::new() };
-    let policy = walk.policy(tree);
-    match policy.filter(|_| walk.problems.is_empty()) {
-        Some(policy) => Ok(policy),
-        None => Err(walk.problems),
-    }
+    Walk::whole(|walk| walk.policy(tree))
 }
 
 /// Where the walk is, and what was wrong on its way. A method that returns `None` has said why.
-struct Walk {
+pub(crate) struct Walk {
     at: Path,
     problems: Vec<Problem>,
 }
 
 impl Walk {
+    /// Reads a whole document.
+    ///
+    /// # Errors
+    /// Everything that was said to be wrong.
+    pub(crate) fn whole<T>(read: impl FnOnce(&mut Self) -> Option<T>) -> Result<T, Vec<Problem>> {
+        let mut walk = Walk { at: Path::default(), problems: Vec::new() };
+        let document = read(&mut walk);
+        match document.filter(|_| walk.problems.is_empty()) {
+            Some(document) => Ok(document),
+            None => Err(walk.problems),
+        }
+    }
+
     fn policy(&mut self, json: &Json<'_>) -> Option<PatchPolicy> {
         // A document of another kind has other keys: to name each of them helps nobody.
         self.object(json)?;
@@ -214,7 +222,7 @@ impl Walk {
     fn labels(&mut self, json: &Json<'_>) -> Option<BTreeMap<LabelKey, LabelValue>> {
         let mut labels = BTreeMap::new();
         let members = self.object(json)?;
-        self.limit(members.len())?;
+        self.limit(members.len(), MAX_ENTRIES)?;
         for (key, value) in members {
             let label = self.below(Step::Key(key.to_string()), |w| {
                 let name = key.parse::<LabelKey>();
@@ -291,14 +299,7 @@ impl Walk {
             ],
         )?;
         let kind = self.required(json, "type", |w, j| w.one_of(j, &["RollingUpdate", "AllAtOnce"]));
-        let canary = self.optional(json, "canary", |w, j| {
-            let before = w.problems.len();
-            let selector = w.selector(j)?;
-            match selector.is_empty() && w.problems.len() == before {
-                true => w.rule("an empty selector makes every node a canary: name some".into()),
-                false => Some(selector),
-            }
-        });
+        let canary = self.optional(json, "canary", Walk::canary);
         let failure_threshold = self.optional(json, "failureThreshold", |w, j| match j {
             Json::String(_) => w.parsed(j),
             _ => w.wrong_type("a share such as \"5%\"", j),
@@ -326,6 +327,15 @@ impl Walk {
             }
         };
         Some(Rollout { kind, canary, failure_threshold, max_unavailable_per_site })
+    }
+
+    pub(crate) fn canary(&mut self, json: &Json<'_>) -> Option<Selector> {
+        let before = self.problems.len();
+        let selector = self.selector(json)?;
+        match selector.is_empty() && self.problems.len() == before {
+            true => self.rule("an empty selector makes every node a canary: name some".into()),
+            false => Some(selector),
+        }
     }
 
     fn rollback(&mut self, json: &Json<'_>) -> Option<Rollback> {
@@ -367,7 +377,7 @@ impl Walk {
     }
 
     /// A number of nodes or a share of them.
-    fn amount(&mut self, json: &Json<'_>) -> Option<Amount> {
+    pub(crate) fn amount(&mut self, json: &Json<'_>) -> Option<Amount> {
         match json {
             Json::Integer(_) | Json::Large(_) => self.number(json, 1..=MAX_NODES).map(Amount::Nodes),
             Json::String(_) => match self.parsed::<Percent>(json)? {
@@ -380,7 +390,7 @@ impl Walk {
 
     // What every value is read with.
 
-    fn parsed<T>(&mut self, json: &Json<'_>) -> Option<T>
+    pub(crate) fn parsed<T>(&mut self, json: &Json<'_>) -> Option<T>
     where
         T: FromStr,
         T::Err: fmt::Display,
@@ -389,14 +399,14 @@ impl Walk {
         text.parse().map_err(|e: T::Err| self.rule::<()>(e.to_string())).ok()
     }
 
-    fn text<'j>(&mut self, json: &'j Json<'_>) -> Option<&'j str> {
+    pub(crate) fn text<'j>(&mut self, json: &'j Json<'_>) -> Option<&'j str> {
         match json {
             Json::String(text) => Some(text),
             _ => self.wrong_type("text", json),
         }
     }
 
-    fn one_of(&mut self, json: &Json<'_>, known: &[&'static str]) -> Option<&'static str> {
+    pub(crate) fn one_of(&mut self, json: &Json<'_>, known: &[&'static str]) -> Option<&'static str> {
         let text = self.text(json)?;
         let found = known.iter().find(|word| **word == text);
         if found.is_none() {
@@ -407,14 +417,14 @@ impl Walk {
         found.copied()
     }
 
-    fn truth(&mut self, json: &Json<'_>) -> Option<bool> {
+    pub(crate) fn truth(&mut self, json: &Json<'_>) -> Option<bool> {
         match json {
             Json::Bool(value) => Some(*value),
             _ => self.wrong_type("true or false", json),
         }
     }
 
-    fn number(&mut self, json: &Json<'_>, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(crate) fn number(&mut self, json: &Json<'_>, range: RangeInclusive<u32>) -> Option<u32> {
         let shown = match json {
             Json::Integer(n) => match u32::try_from(*n).ok().filter(|n| range.contains(n)) {
                 Some(n) => return Some(n),
@@ -429,24 +439,34 @@ impl Walk {
     fn list<T>(
         &mut self,
         json: &Json<'_>,
+        read: impl FnMut(&mut Self, &Json<'_>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.list_of(json, MAX_ENTRIES, read)
+    }
+
+    /// A list of at most `most` entries.
+    pub(crate) fn list_of<T>(
+        &mut self,
+        json: &Json<'_>,
+        most: usize,
         mut read: impl FnMut(&mut Self, &Json<'_>) -> Option<T>,
     ) -> Option<Vec<T>> {
         let Json::Array(entries) = json else {
             return self.wrong_type("a list", json);
         };
-        self.limit(entries.len())?;
+        self.limit(entries.len(), most)?;
         let read = |(n, entry)| self.below(Step::Entry(n), |w| read(w, entry));
         Some(entries.iter().enumerate().filter_map(read).collect())
     }
 
-    fn limit(&mut self, entries: usize) -> Option<()> {
-        match entries <= MAX_ENTRIES {
+    fn limit(&mut self, entries: usize, most: usize) -> Option<()> {
+        match entries <= most {
             true => Some(()),
-            false => self.rule(format!("{entries} entries are too many: at most {MAX_ENTRIES}")),
+            false => self.rule(format!("{entries} entries are too many: at most {most}")),
         }
     }
 
-    fn object<'j, 'a>(&mut self, json: &'j Json<'a>) -> Option<&'j [(Cow<'a, str>, Json<'a>)]> {
+    pub(crate) fn object<'j, 'a>(&mut self, json: &'j Json<'a>) -> Option<&'j [(Cow<'a, str>, Json<'a>)]> {
         match json {
             Json::Object(members) => Some(members),
             _ => self.wrong_type("a map of keys and values", json),
@@ -454,7 +474,7 @@ impl Walk {
     }
 
     /// An object whose keys are all among `known`; says each that is not, and goes on.
-    fn keys(&mut self, json: &Json<'_>, known: &'static [&'static str]) -> Option<()> {
+    pub(crate) fn keys(&mut self, json: &Json<'_>, known: &'static [&'static str]) -> Option<()> {
         for (key, _) in self.object(json)? {
             if !known.contains(&key.as_ref()) {
                 self.below(Step::Key(key.to_string()), |w| w.say::<()>(Fault::Unknown { known }));
@@ -463,7 +483,7 @@ impl Walk {
         Some(())
     }
 
-    fn required<T>(
+    pub(crate) fn required<T>(
         &mut self,
         json: &Json<'_>,
         key: &'static str,
@@ -477,7 +497,7 @@ impl Walk {
 
     /// What is not there and what is wrong are both `None` here: the second has been said, and a walk on which anything
     /// was said gives no policy.
-    fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         json: &Json<'_>,
         key: &'static str,
@@ -505,7 +525,7 @@ impl Walk {
         self.say(Fault::Type { wanted, found })
     }
 
-    fn rule<T>(&mut self, rule: String) -> Option<T> {
+    pub(crate) fn rule<T>(&mut self, rule: String) -> Option<T> {
         self.say(Fault::Rule(rule))
     }
 

@@ -43,7 +43,7 @@ fn spec(policy: &PatchPolicy) -> Json<'static> {
     ])
 }
 
-fn selector(selector: &Selector) -> Json<'static> {
+pub(crate) fn selector(selector: &Selector) -> Json<'static> {
     let labels = selector.labels.iter().map(|(key, value)| (Cow::Owned(key.to_string()), text(value)));
     let expressions = selector.expressions.iter().map(expression);
     object([
@@ -112,7 +112,7 @@ fn transfer(transfer: &Transfer) -> Json<'static> {
     object(members.into_iter().flatten().chain([("rate", transfer.rate.map(text))]))
 }
 
-fn amount(amount: Amount) -> Json<'static> {
+pub(crate) fn amount(amount: Amount) -> Json<'static> {
     match amount {
         Amount::Nodes(n) => number(n),
         Amount::Share(share) => text(share),
@@ -123,12 +123,12 @@ fn number(n: u32) -> Json<'static> {
     Json::Integer(n.into())
 }
 
-fn text(value: impl std::fmt::Display) -> Json<'static> {
+pub(crate) fn text(value: impl std::fmt::Display) -> Json<'static> {
     Json::String(Cow::Owned(value.to_string()))
 }
 
 /// Those members that there are, sorted as [`Json`] wants them.
-fn object(members: impl IntoIterator<Item = (&'static str, Option<Json<'static>>)>) -> Json<'static> {
+pub(crate) fn object(members: impl IntoIterator<Item = (&'static str, Option<Json<'static>>)>) -> Json<'static> {
     let there = members.into_iter().filter_map(|(key, value)| Some((Cow::Borrowed(key), value?)));
     let mut members: Vec<_> = there.collect();
     members.sort_by(|a, b| a.0.cmp(&b.0));
