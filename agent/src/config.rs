@@ -449,7 +449,7 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
         .maintenance_window
         .map(|list| list.iter().map(|w| w.parse::<Window>()).collect::<std::result::Result<Vec<_>, _>>());
     if let Some(zone) = &schedule.timezone {
-        crate::zone::Zone::named(zone).map_err(|e| format!("[schedule] timezone: {e}"))?;
+        host::zone::Zone::named(zone).map_err(|e| format!("[schedule] timezone: {e}"))?;
     }
     if let Some(url) = report.url.as_ref().filter(|url| !is_http(url)) {
         return Err(format!("[report] url: {url:?} is not an http or https URL"));

@@ -6,14 +6,16 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use format::policy::Reboot;
+use format::rollout::PlanState;
+use format::status::RolloutStatus;
 
 use crate::cli::Options;
 use crate::config::{Metered, Mirror};
 use crate::error::one_line;
 use crate::node::Node;
 use crate::restore::{self, Boot, Mounts};
-use crate::schedule::{self, Gate};
 use crate::{pace, reboot, recover, status};
+use host::schedule::{self, Gate};
 
 /// The explanation.
 pub fn explain(options: &Options) -> String {
@@ -246,6 +248,21 @@ fn next(node: &Node, say: &mut Says) {
             say.note(format!("kept back: {package}"));
         }
     }
+    if let Some(rollout) = &status.rollout {
+        let clock = if rollout.local_time { " on this node's clock" } else { "" };
+        let which = format!("the rollout of bundle {}", rollout.bundle);
+        match &rollout.stopped_by {
+            Some(by) => say.note(format!(
+                "{which} is {} by {by}: {}",
+                rollout.state,
+                rollout.reason.as_deref().unwrap_or("no reason was given")
+            )),
+            None => say.note(format!(
+                "{which} is {}; this node's place in it: {}, from {}{clock}",
+                rollout.state, rollout.batch, rollout.not_before
+            )),
+        }
+    }
     for q in &status.quarantine {
         say.missing(format!("bundle {} is refused: {}; {}", q.bundle.version, q.reason, q.way_out));
     }
@@ -259,6 +276,10 @@ fn next(node: &Node, say: &mut Says) {
         .is_some_and(|plan| status.quarantine.iter().any(|q| q.bundle.index == plan.bundle.index))
     {
         say.next("nothing is installed while that bundle is refused");
+    } else if status.plan.as_ref().is_some_and(|plan| plan.complete)
+        && let Some(why) = rollout_holds(node, status.rollout.as_ref())
+    {
+        say.next(why);
     } else if status.plan.is_some_and(|plan| plan.complete) {
         match schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now()) {
             Gate::Open { .. } => say.next("the staged bundle is installed by the next `prestage install`: the maintenance window is open"),
@@ -273,6 +294,27 @@ fn next(node: &Node, say: &mut Says) {
             next.at, next.why
         ));
     }
+}
+
+/// Why the install does not begin by the rollout, as the last step found it.
+fn rollout_holds(node: &Node, rollout: Option<&RolloutStatus>) -> Option<String> {
+    let rollout = rollout?;
+    if rollout.state != PlanState::Running.as_str() {
+        return Some(format!(
+            "the staged bundle waits until its rollout, which is {}, goes on",
+            rollout.state
+        ));
+    }
+    let now = match rollout.local_time {
+        true => schedule::on_the_wall(node.now(), &node.zone()),
+        false => node.now(),
+    };
+    (now < rollout.not_before).then(|| {
+        format!(
+            "the staged bundle waits for this node's batch ({}), from {}",
+            rollout.batch, rollout.not_before
+        )
+    })
 }
 
 fn journal_exists(node: &Node) -> bool {

@@ -6,10 +6,10 @@ use format::window::Window;
 
 use crate::config;
 use crate::plan::Plan;
-use crate::schedule::{self, Gate};
 use crate::transaction::journal::Journal;
 use crate::transaction::state::{Event, State, Step};
-use crate::zone::Zone;
+use host::schedule::{self, Gate};
+use host::zone::Zone;
 
 /// Configuration files, merged in order: valid or refused in words, and the same however often they are read. Of every
 /// window that they name: if it is closed at `now`, it opens when it says.

@@ -33,7 +33,6 @@ mod render; // templates that an operator can override
 mod report; // outcomes on their way to the centre
 mod restore; // restore points, behind one trait
 mod run; // the verbs, from top to bottom
-pub mod schedule; // maintenance windows in the node's zone: pure
 mod share; // what one node of a site has fetched, given to the others
 mod space; // enough of it, asked before anything is written
 pub mod spread; // when this node acts, so that not all act at once: pure
@@ -45,7 +44,6 @@ mod test_clock; // a clock that moves only when somebody sleeps
 mod transaction; // the install as a state machine
 mod transfer; // what surrounds the fetching of one step: rule, watchers, order of mirrors
 mod verify; // an export or repository, checked to the last byte
-pub mod zone; // what the clocks of a time zone show, from the system's database
 
 #[cfg(fuzzing)]
 pub mod fuzzing; // the readers below, for fuzz/

@@ -16,7 +16,7 @@ use crate::error::{Error, Exit, Result};
 use crate::fetch::{Client, Folder, HttpMirror, Transport, authorization};
 use crate::packages::{Apt, DNF5_ALONE, Dnf, Flavour, Kept, PackageManager};
 use crate::render::Renderer;
-use crate::zone::Zone;
+use host::zone::Zone;
 
 /// A node.
 pub struct Node {

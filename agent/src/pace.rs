@@ -11,8 +11,8 @@ use format::time::UnixTime;
 
 use crate::error::{Error, Exit, Result};
 use crate::node::Node;
-use crate::schedule::Hours;
 use crate::spread::{Decision, State};
+use host::schedule::Hours;
 
 /// The pacing of one run.
 pub struct Keeper<'n> {

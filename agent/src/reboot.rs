@@ -60,6 +60,15 @@ pub fn boot(node: &Node) -> Result<()> {
     })
 }
 
+/// Asks the site whether this node may begin an install, where it must not be one too many at a time; nothing to ask, where
+/// there is no lock server.
+///
+/// # Errors
+/// Deferred, if enough nodes of the site are at it.
+pub fn take_slot(node: &Node) -> Result<()> {
+    lock(node, "pre-reboot")
+}
+
 /// Tells the site that this node is well again. A failure is only a warning: the lock is given back at the next run.
 pub fn steady(node: &Node) {
     if let Err(error) = lock(node, "steady-state") {

@@ -17,13 +17,13 @@ use crate::quarantine::Quarantine;
 use crate::reboot;
 use crate::report::Said;
 use crate::restore;
-use crate::schedule::Gate;
 use crate::stage::StagedRepo;
 use crate::store::Store;
 use crate::transaction::journal::{Found, Journal};
 use crate::transaction::pace::{self, Run};
 use crate::transaction::state::{Cause, End, Event, State, Step};
 use crate::transaction::{self, Transaction};
+use host::schedule::Gate;
 
 /// What an earlier run has left.
 pub enum Left {

@@ -8,7 +8,8 @@ use format::digest::Sha256;
 use format::name::{BundleVersion, TargetPath};
 use format::policy::PatchPolicy;
 use format::report::{Outcome, Step};
-use format::status::{QuarantineEnd, Quarantined, State as NodeState};
+use format::rollout::RolloutPlan;
+use format::status::{QuarantineEnd, Quarantined, RolloutStatus, State as NodeState};
 use format::time::UnixTime;
 use format::trust::TrustedMetadataSet;
 use host::file;
@@ -17,7 +18,7 @@ use crate::account::Account;
 use crate::bundle::{check_index, copy_index, read_index};
 use crate::cli::{Options, Verb};
 use crate::config;
-use crate::decide::{self, Decision, Offer};
+use crate::decide::{self, Decision, Hold, Offer, Place};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{Archive, Folder, Transport};
 use crate::incoming::Push;
@@ -30,7 +31,6 @@ use crate::recover::{self, Around, Left};
 use crate::refresh::{Keep, KeptMetadata, refresh};
 use crate::report::Said;
 use crate::restore;
-use crate::schedule::{self, Gate, Hours};
 use crate::share::Site;
 use crate::spread::{self, Why};
 use crate::stage::{self, StagedRepo};
@@ -44,6 +44,7 @@ use crate::{
     doctor, enroll, heal, incoming, plan, policy, print, reboot, report, share, space, status, transfer,
     verify,
 };
+use host::schedule::{self, Gate, Hours};
 
 /// Runs one verb.
 ///
@@ -270,11 +271,16 @@ fn refresh_plan_fetch_stage(
     // Decide: what the policy for this node says, or the newest bundle.
     let policies = Store::open(node.fetched("policies"))?;
     // Over a line of its own, whatever the hour: some kilobytes, and they say what the rest may do.
-    policy::fetch(&set, &transfer::Line::new(node, true).fetcher(mirrors, &policies))?;
+    let small = transfer::Line::new(node, true);
+    policy::fetch(&set, &small.fetcher(mirrors, &policies))?;
     let rule = policy::read(&set, &policies, &node.settings.labels)?;
+    policy::fetch_plan(&set, &small.fetcher(mirrors, &policies), &rule)?;
     let transfer = rule.policy().and_then(|p| p.transfer.clone()).unwrap_or_default();
     let hours = transfer.schedule.as_ref().map(|schedule| hours_of(node, &rule, schedule)).transpose()?;
     account.status().policy = rule.policy().map(PatchPolicy::id);
+    // The bundle is fetched whatever batch the node is in; only its install waits.
+    let (held, standing) = rolled_out(node, &rule, policy::plan(&set, &policies, &rule)?.as_ref());
+    account.status().rollout = standing;
     quarantine.release(&rule.releases())?;
     let offer = match decide::decide(&set, &node.variant, &rule) {
         Decision::Take { offer, .. } => offer,
@@ -307,7 +313,7 @@ fn refresh_plan_fetch_stage(
     fetcher.target(&remote(&offer.path, offer.bundle.index), offer.bundle.index, offer.length)?;
     let index = read_index(&store, &offer)?;
     check_index(node, &set, &offer, &index)?;
-    rule.check(&index)?;
+    rule.check(&set, &index)?;
     let bundle_file = remote(&index.bundle.path, index.bundle.sha256);
     let metadata: Vec<_> = index.metadata().collect();
     fetcher.members(&bundle_file, &index, &metadata)?;
@@ -348,8 +354,12 @@ fn refresh_plan_fetch_stage(
     if let Err(error) = space::for_install(node, &plan) {
         log::warn!("the install would not begin: {error}");
     }
+    let waits = match &held {
+        Err(Hold::Stopped(why) | Hold::Wait(why)) => format!("; {why}"),
+        Ok(()) => String::new(),
+    };
     let message = format!(
-        "bundle {}: {} packages ({} bytes) are staged",
+        "bundle {}: {} packages ({} bytes) are staged{waits}",
         offer.bundle.version,
         plan.packages.len(),
         plan.bytes_needed
@@ -509,8 +519,11 @@ fn verify_and_install(
         })?;
 
     // Decide: the first bundle of those it may have that is staged.
-    let rule = policy::read(&set, &Store::open(node.fetched("policies"))?, &node.settings.labels)?;
+    let policies = Store::open(node.fetched("policies"))?;
+    let rule = policy::read(&set, &policies, &node.settings.labels)?;
     account.status().policy = rule.policy().map(PatchPolicy::id);
+    let (held, standing) = rolled_out(node, &rule, policy::plan(&set, &policies, &rule)?.as_ref());
+    account.status().rollout = standing;
     refused.release(&rule.releases())?;
     let (wanted, otherwise) = match decide::decide(&set, &node.variant, &rule) {
         Decision::Take { offer, otherwise } => (offer, otherwise),
@@ -526,6 +539,10 @@ fn verify_and_install(
         && let Some(last) = recover::goes_back(node, &wanted.bundle, refused)?
     {
         account.about(&last.bundle);
+        // What is wrong is not put right batch by batch; but a halt is a halt.
+        if let Err(Hold::Stopped(why)) = held {
+            return Err(Error::deferred(why));
+        }
         within_window(node, &wanted, &rule, now)?;
         let why = format!("the policy has gone back to bundle {}", wanted.bundle.version);
         return around.undo(last, Cause::Policy, why, account);
@@ -536,7 +553,13 @@ fn verify_and_install(
         return nothing_is_staged(node, &set, &wanted, &rule, now, refused, account);
     };
     account.about(&offer.bundle);
-    let window_ends = may_install(node, offer, &rule, now, refused)?;
+    not_refused(node, offer, now, refused)?;
+    match held {
+        Err(Hold::Stopped(why)) => return Err(Error::deferred(why)),
+        Err(Hold::Wait(why)) if !now => return Err(Error::deferred(why)),
+        Err(Hold::Wait(_)) | Ok(()) => {}
+    }
+    let window_ends = within_window(node, offer, &rule, now)?;
 
     let (mut repo, mut plan) =
         verify_staged(node, &set, offer, &rule, Some(account)).inspect_err(|error| {
@@ -576,7 +599,17 @@ fn verify_and_install(
         window_ends,
         reboot: reboot::policy(node, rule.policy()),
     };
-    let journal = Journal::begin(&node.private("journal.json"), intent)?;
+    // Not all nodes of a site at once: the same lock as for a boot, given back when the node is well again.
+    let has_budget =
+        rule.policy().and_then(|p| p.rollout.as_ref()).is_some_and(|r| r.max_unavailable_per_site.is_some());
+    if has_budget {
+        reboot::take_slot(node)?;
+    }
+    let journal = Journal::begin(&node.private("journal.json"), intent).inspect_err(|_| {
+        if has_budget {
+            reboot::steady(node);
+        }
+    })?;
     around.transact(Some(repo), before, journal, account)
 }
 
@@ -612,7 +645,7 @@ fn verify_staged(
     let store = Store::open(node.fetched("store"))?;
     let index = copy_index(&store, offer, &node.private("index.json"))?;
     check_index(node, set, offer, &index)?;
-    rule.check(&index)?;
+    rule.check(set, &index)?;
     let repo = StagedRepo::begin(node.private("staged"))?;
     repo.copy_verified(&store, &index, &index.metadata().collect::<Vec<_>>())?;
     let packages = node.package_manager()?;
@@ -663,7 +696,8 @@ fn nothing_is_staged(
         }
     }
     if !packages.audit()?.is_empty() {
-        may_install(node, wanted, rule, now, refused)?;
+        not_refused(node, wanted, now, refused)?;
+        within_window(node, wanted, rule, now)?;
         packages.repair()?;
         account.healed("interrupted-packages");
     }
@@ -682,21 +716,33 @@ fn half_done(packages: &[String], by_hand: &str) -> Error {
     Error::new(Exit::Deferred, what, "the next install tries to finish them")
 }
 
-/// Whether the bundle may be installed here and now; when the window closes, if there is one.
-fn may_install(
+/// What the rollout of the node's policy says of it now.
+fn rolled_out(
     node: &Node,
-    offer: &Offer,
     rule: &Rule,
-    now: bool,
-    refused: &Quarantine,
-) -> Result<Option<UnixTime>> {
+    plan: Option<&RolloutPlan>,
+) -> (std::result::Result<(), Hold>, Option<RolloutStatus>) {
+    let Some(policy) = rule.policy() else { return (Ok(()), None) };
+    let now = node.now();
+    let place = Place {
+        node: &node.id,
+        labels: &node.settings.labels,
+        now,
+        wall: schedule::on_the_wall(now, &node.zone()),
+        has_lock: node.settings.reboot.lock_url.is_some(),
+    };
+    decide::may_begin(policy, plan, &place)
+}
+
+/// Whether this node does not refuse the bundle.
+fn not_refused(node: &Node, offer: &Offer, now: bool, refused: &Quarantine) -> Result<()> {
     let unverified = Quarantine::open(node.fetched("quarantine.json"), Step::Fetch)?;
     let by_hand = |q: &&Quarantined| now && q.ends == QuarantineEnd::ByHand;
     let entries = [unverified.of(&offer.bundle.index), refused.of(&offer.bundle.index)];
-    if let Some(q) = entries.into_iter().flatten().find(|q| !by_hand(q)) {
-        return Err(quarantine::refusal(q));
+    match entries.into_iter().flatten().find(|q| !by_hand(q)) {
+        Some(q) => Err(quarantine::refusal(q)),
+        None => Ok(()),
     }
-    within_window(node, offer, rule, now)
 }
 
 /// The maintenance window: the node's own and, where its policy has one, that as well. When it closes.

@@ -19,8 +19,8 @@ use format::name::NodeId;
 use format::time::UnixTime;
 use format::window::Window;
 
-use crate::schedule::{self, Gate};
-use crate::zone::Zone;
+use host::schedule::{self, Gate};
+use host::zone::Zone;
 
 /// Version of the state file; another one is begun anew.
 const VERSION: u32 = 1;

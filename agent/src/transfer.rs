@@ -14,9 +14,9 @@ use crate::fetch::{Background, Fetcher, Flow, LEAST_PROGRESS, Rule, Throttle, Tr
 use crate::node::Node;
 use crate::progress::{self, Progress};
 use crate::report::Said;
-use crate::schedule::Hours;
 use crate::status;
 use crate::store::Store;
+use host::schedule::Hours;
 
 /// A bar that moves oftener is not read any better.
 const BAR_EVERY: Duration = Duration::from_millis(200);

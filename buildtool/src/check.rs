@@ -15,6 +15,7 @@ use format::index::{Index, Member};
 use format::metadata::Blob;
 use format::name::TargetPath;
 use format::policy::PatchPolicy;
+use format::rollout::RolloutPlan;
 use format::time::UnixTime;
 
 use crate::blocks::Blocks;
@@ -22,6 +23,7 @@ use crate::delegated::POLICIES;
 use crate::document::{Approval, Signed, is_canonical};
 use crate::error::Result;
 use crate::export::{self, Published};
+use crate::policy::{self, PLAN_FILE};
 use crate::progress::Progress;
 use crate::repository::{self, IGNORE_EXPIRY, LoadError, Repository, View};
 
@@ -404,6 +406,17 @@ fn check_policies(repository: &Repository, view: &View, report: &mut Report) {
         else {
             continue;
         };
+        if path.ends_with(PLAN_FILE) {
+            let why = match RolloutPlan::from_json(&bytes) {
+                Err(error) => error.to_string(),
+                Ok(plan) if plan.target_path().map(|p| p.to_string()).as_deref() != Ok(path) => {
+                    format!("it is the plan of {}, which is not where it is published", plan.policy())
+                }
+                Ok(_) => continue,
+            };
+            report.problems.push(Problem::Policy { path: name, why });
+            continue;
+        }
         let why = match PatchPolicy::from_json(&bytes) {
             Err(error) => error.to_string(),
             Ok(policy) if policy.target_path().map(|p| p.to_string()).as_deref() != Ok(path) => {
@@ -412,10 +425,22 @@ fn check_policies(repository: &Repository, view: &View, report: &mut Report) {
             Ok(policy) if !bundles.iter().any(|bundle| bundle.version == policy.bundle.version) => {
                 format!("there is no bundle {}", policy.bundle.version)
             }
+            Ok(policy) if policy.needs_plan() && !has_plan(repository, view, &policy) => format!(
+                "its rolloutStrategy has no plan for bundle {}, so its nodes wait",
+                policy.bundle.version
+            ),
             Ok(_) => continue,
         };
         report.problems.push(Problem::Policy { path: name, why });
     }
+}
+
+/// Whether the plan beside a policy is that of its bundle; what is wrong with the plan itself is said where it stands.
+fn has_plan(repository: &Repository, view: &View, policy: &PatchPolicy) -> bool {
+    policy::published(repository, view).is_ok_and(|published| {
+        let mut plans = published.iter().filter_map(|published| published.plan.as_ref());
+        plans.any(|plan| plan.is_of(policy))
+    })
 }
 
 /// What versions of the role policies before the current one listed: a policy has one place and many contents.

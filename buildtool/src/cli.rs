@@ -456,6 +456,14 @@ pub enum BundlesVerb {
         /// The repository.
         repo: PathBuf,
     },
+    /// Print the release of a version: the digests of its bundles for all variants. Its own SHA-256 is what bundleRef.checksum
+    /// of a policy may say.
+    Release {
+        /// The repository.
+        repo: PathBuf,
+        /// The version.
+        bundle_version: BundleVersion,
+    },
 }
 
 /// Check, compare and publish policies.
@@ -484,12 +492,90 @@ pub enum PolicyVerb {
         /// Folders with *.yaml and *.yml, and files: all the policies that there are to be.
         #[arg(required = true)]
         paths: Vec<PathBuf>,
+        #[command(flatten)]
+        fleet: FleetArgs,
     },
+    /// Show the published policies, how far their rollouts are, and what was done with them.
+    Show {
+        /// The repository.
+        repo: PathBuf,
+        /// Only this one.
+        #[arg(value_name = "NAMESPACE/NAME")]
+        policy: Option<String>,
+    },
+    /// Let no further node begin, for now. Published at once; installs that have begun go on.
+    Pause(ControlArgs),
+    /// Let no further node begin, because something is wrong. Published at once; installs that have begun go on.
+    Halt(ControlArgs),
+    /// Let a paused or halted rollout go on: the next batch begins one batchDelayMinutes from now. Published at once.
+    ///
+    /// After a rollback: let what Git says of this policy count again.
+    Resume(ControlArgs),
+    /// Take a policy back to the bundle before. Published at once; it stays there while Git still names the bundle that was
+    /// left.
+    Rollback {
+        /// To this bundle, which must be an older one.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<BundleVersion>,
+        #[command(flatten)]
+        args: ControlArgs,
+    },
+    /// Print the CustomResourceDefinition that lets a Kubernetes API server keep policies.
+    Crd,
+}
+
+/// How many nodes there are: for batches of so many nodes, and to say what a change comes to.
+#[derive(Debug, Args)]
+pub struct FleetArgs {
+    /// Each policy is for so many nodes. Without it, for as many as when it was published before.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=format::rollout::MAX_NODES), conflicts_with = "inventory")]
+    pub nodes: Option<u64>,
+    /// The fleet's nodes and their labels, as JSON or CSV: then each policy's nodes are counted.
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
+}
+
+/// What can be done with a published rollout.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// The repository.
+    pub repo: PathBuf,
+    /// The policy.
+    #[arg(value_name = "NAMESPACE/NAME")]
+    pub policy: String,
+    /// Why: nodes and dashboards show it.
+    #[arg(long)]
+    pub reason: String,
+    /// Who wants it.
+    #[arg(long)]
+    pub by: String,
+    /// A private key or signer file of the policies role; may be given more than once.
+    #[arg(long = "key", value_name = "FILE", required = true)]
+    pub keys: Vec<PathBuf>,
+    /// A key (or signer file) of the snapshot role.
+    #[arg(long = "snapshot-key", value_name = "FILE", required = true)]
+    pub snapshot_keys: Vec<PathBuf>,
+    /// A key (or signer file) of the timestamp role.
+    #[arg(long = "timestamp-key", value_name = "FILE", required = true)]
+    pub timestamp_keys: Vec<PathBuf>,
+    /// Holds the passphrase of encrypted keys.
+    #[arg(long)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Days until the policies role expires.
+    #[arg(long, default_value_t = POLICIES.days)]
+    pub days: u32,
+    #[command(flatten)]
+    pub online: OnlineDays,
 }
 
 /// `policy publish`.
 #[derive(Debug, Args)]
 pub struct PolicyPublishArgs {
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Who publishes them, for the history of their rollouts.
+    #[arg(long, default_value = "policy publish")]
+    pub by: String,
     /// The repository.
     pub repo: PathBuf,
     /// Folders with *.yaml and *.yml, and files: all the policies that there are to be.

@@ -211,6 +211,21 @@ impl RepositoryEditor {
         Ok(true)
     }
 
+    /// From here on it is about what is published and the role policies alone: a halt does not wait for the approver of a
+    /// bundle. Policies that wait to be published are forgotten, for they were made without knowing of it.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn set_aside_but_policies(&mut self) -> Result<()> {
+        if self.pending.set_aside_but(POLICIES.name)? {
+            self.notes.push(
+                "policies that waited to be published are forgotten: give policy publish again after this"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
     /// Whether every one of `keys` may sign for `role`; asked before anything is listed, so that a wrong key leaves
     /// nothing behind that waits for the right one.
     ///

@@ -3,6 +3,7 @@
 //! All metadata byte for byte, so that a node verifies it as it would the repository itself; of the targets only one
 //! bundle and its index, and all that other roles list (policies, which are small). A stick is an untrusted mirror like any other.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use format::digest::Sha256;
 use format::index::{self, Index, IndexCustom};
 use format::metadata::{Blob, TargetFile};
 use format::name::{BundleVersion, TargetPath, Variant};
+use format::release::Release;
 
 use crate::delegated::BUNDLES;
 use crate::error::{AtPath, During, Error, Kind, Result};
@@ -56,6 +58,14 @@ pub fn bundles(view: &View) -> Vec<Published> {
         targets.filter_map(|(path, file)| Published::read(view, path, file)).collect();
     out.sort_by(|a, b| (&a.variant, a.custom.serial).cmp(&(&b.variant, b.custom.serial)));
     out
+}
+
+/// The release of a version: what a policy's checksum is of, where it is for more than one variant.
+pub fn release(bundles: &[Published], version: &BundleVersion) -> Option<Release> {
+    let of_version = bundles.iter().filter(|bundle| bundle.version == *version);
+    let bundles: BTreeMap<_, _> =
+        of_version.map(|bundle| (bundle.variant.clone(), (bundle.index.1, bundle.bundle.1))).collect();
+    (!bundles.is_empty()).then(|| Release { version: version.clone(), bundles })
 }
 
 /// Where the content of a target is, below the targets folder.

@@ -22,6 +22,8 @@ pub const PENDING_ROLES: [&str; 4] = ["root", TARGETS, BUNDLES.name, POLICIES.na
 pub struct Pending {
     folder: PathBuf,
     documents: BTreeMap<String, Signed>,
+    /// Where it is about one role alone.
+    only: Option<String>,
     _lock: host::file::Lock,
 }
 
@@ -50,7 +52,7 @@ impl Pending {
                 documents.insert(role.to_owned(), Signed::parse(role, &bytes)?);
             }
         }
-        Ok(Pending { folder, documents, _lock: lock })
+        Ok(Pending { folder, documents, only: None, _lock: lock })
     }
 
     /// Takes away what an interrupted run published and could not take away any more.
@@ -130,13 +132,28 @@ impl Pending {
         host::file::replace(&to, bytes, 0o644).during(what)
     }
 
+    /// Lets go of all but one role, whose own pending document is forgotten: what is published of that role is changed now,
+    /// and what waits of the others goes on waiting, on the disk. True if something of that role was forgotten.
+    ///
+    /// # Errors
+    /// If its file cannot be removed.
+    pub fn set_aside_but(&mut self, role: &str) -> Result<bool> {
+        let had = self.documents.contains_key(role);
+        self.remove(role)?;
+        self.documents.clear();
+        self.only = Some(role.to_owned());
+        Ok(had)
+    }
+
     /// Forgets all of them, after they have been published.
     ///
     /// # Errors
     /// If a file cannot be removed.
     pub fn clear(&mut self) -> Result<()> {
         // Delegated roles first and root last: what an interruption leaves still makes sense together.
-        PENDING_ROLES.iter().rev().try_for_each(|role| self.remove(role))?;
+        let mine = |role: &&str| self.only.as_ref().is_none_or(|only| only == role);
+        let roles: Vec<&str> = PENDING_ROLES.into_iter().rev().filter(mine).collect();
+        roles.into_iter().try_for_each(|role| self.remove(role))?;
         match fs::remove_dir_all(self.contents()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(e).at("pending targets cannot be removed", &self.contents())

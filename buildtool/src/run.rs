@@ -1,13 +1,16 @@
 //! The verbs, from the top down as the work goes: keys → root → collect → bundle → sign → publish, then what looks after
 //! a published repository. Each reads its inputs, calls the module that does the work, and says what came of it.
 
+mod policies; // the verbs of policies
+
 use std::path::{Path, PathBuf};
 
+use format::name::BundleVersion;
 use format::time::UnixTime;
 use serde_json::{Value, json};
 
 use crate::build_file::{BuildFile, Built};
-use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, PolicyVerb, RootVerb, Verb};
+use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, RootVerb, Verb};
 use crate::collect::Collected;
 use crate::delegated::{BUNDLES, POLICIES};
 use crate::document::Approval;
@@ -78,9 +81,8 @@ pub fn run(verb: Verb, context: &Context) -> Result<Answer> {
         }
         Verb::Export(args) => export_variant(&args, context),
         Verb::Bundles(BundlesVerb::List { repo }) => list_bundles(&repo),
-        Verb::Policy(PolicyVerb::Check { paths, repo }) => check_policies(&paths, repo.as_deref()),
-        Verb::Policy(PolicyVerb::Publish(args)) => publish_policies(&args, context),
-        Verb::Policy(PolicyVerb::Diff { repo, paths }) => diff_policies(&repo, &paths),
+        Verb::Bundles(BundlesVerb::Release { repo, bundle_version }) => show_release(&repo, &bundle_version),
+        Verb::Policy(verb) => policies::run(verb, context),
     }
 }
 
@@ -367,7 +369,9 @@ fn published_answer(plan: &Plan) -> Answer {
     let version = |role: &str| plan.after.files.get(role).map(|(name, _)| name.clone()).unwrap_or_default();
     let root = plan.after.set.root().header.version;
     let bundles = plan.after.bundles().map_or(0, |t| t.targets.len() / 2);
-    let policies = plan.after.set.targets(POLICIES.name).map(|t| t.targets.len());
+    let policies = plan.after.set.targets(POLICIES.name);
+    let policies =
+        policies.map(|t| t.targets.keys().filter(|path| path.ends_with(policy::POLICY_FILE)).count());
     let expires = plan.after.set.expires();
     let delegated = plan.after.delegated().map(|role| role.name);
     let roles: Vec<String> =
@@ -478,62 +482,18 @@ fn list_bundles(repo: &Path) -> Result<Answer> {
     Ok(Answer::new(json!({ "bundles": listed }), lines))
 }
 
-fn check_policies(paths: &[PathBuf], repo: Option<&Path>) -> Result<Answer> {
-    let bundles = match repo {
-        Some(repo) => Some(export::bundles(&must_be_published(&Repository::at(repo))?)),
-        None => None,
-    };
-    Ok(policies_answer(&policy::check(paths, bundles.as_deref())?))
-}
-
-/// What is wrong with policies; that is the answer of every verb that is given wrong ones.
-fn policies_answer(checked: &policy::Checked) -> Answer {
-    let mut lines: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
-    lines.push(format!("{} policies, {} problems", checked.policies.len(), checked.problems.len()));
-    let ok = checked.problems.is_empty();
-    let json = json!({"ok": ok, "policies": checked.policies, "problems": checked.problems});
-    Answer { ok, json, lines }
-}
-
-fn diff_policies(repo: &Path, paths: &[PathBuf]) -> Result<Answer> {
-    let repository = Repository::at(repo);
-    let view = must_be_published(&repository)?;
-    let bundles = export::bundles(&view);
-    let checked = policy::check(paths, Some(&bundles))?;
-    if !checked.problems.is_empty() {
-        return Ok(policies_answer(&checked));
-    }
-    let changes = policy::diff(&policy::published(&repository, &view)?, &checked.into_policies(), &bundles);
-    let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    if changes.is_empty() {
-        lines.push("no policy changes".to_owned());
-    }
-    Ok(Answer::new(json!({"changes": changes}), lines))
-}
-
-fn publish_policies(args: &cli::PolicyPublishArgs, context: &Context) -> Result<Answer> {
-    let passphrase = args.passphrase_file.as_deref().map(keys::read_passphrase).transpose()?;
-    let secrets = keys::read_secrets(&args.keys, passphrase.as_deref())?;
-    let mut editor = RepositoryEditor::open(Repository::at(&args.repo))?;
-    let view = editor.published().ok_or_else(|| nothing_published(editor.repository()))?;
-    let bundles = export::bundles(view);
-    let checked = policy::check(&args.paths, Some(&bundles))?;
-    if !checked.problems.is_empty() {
-        return Ok(policies_answer(&checked));
-    }
-    let wanted = checked.into_policies();
-    let changes = policy::diff(&policy::published(editor.repository(), view)?, &wanted, &bundles);
-    let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    editor.may_sign(POLICIES.name, &secrets)?;
-    policy::list(&mut editor, &wanted, args.days, context.now)?;
-    if !editor.pending().documents().contains_key(POLICIES.name) {
-        lines.push("these policies are published already; nothing to sign".to_owned());
-        return Ok(Answer::new(json!({"state": "published", "changes": changes}), lines));
-    }
-    editor.sign(&[POLICIES.name], &secrets.iter().collect::<Vec<_>>())?;
-    let mut answer = pending_answer(&editor, lines)?;
-    answer.json["changes"] = json!(changes);
-    Ok(answer)
+/// The very bytes of the document, so that its digest can be taken with any tool.
+fn show_release(repo: &Path, version: &BundleVersion) -> Result<Answer> {
+    let view = must_be_published(&Repository::at(repo))?;
+    let release = export::release(&export::bundles(&view), version).ok_or_else(|| {
+        let what = format!("there is no release {version}");
+        Error::new(Kind::Usage, what, "no bundle of that version is published")
+            .cure("bundles list shows what there is")
+    })?;
+    let text = String::from_utf8_lossy(&release.to_json()).into_owned();
+    let document: Value = serde_json::from_str(&text).unwrap_or_default();
+    let json = json!({"checksum": format!("sha256:{}", release.digest()), "release": document});
+    Ok(Answer::new(json, vec![text, format!("checksum: sha256:{}", release.digest())]))
 }
 
 fn must_be_published(repository: &Repository) -> Result<View> {

@@ -19,6 +19,7 @@ pub mod near; // what somebody may have meant by an unknown word
 pub mod policy; // which bundle goes to which nodes, when and how
 pub mod range; // which bytes an HTTP answer says it holds
 pub mod rate; // how fast something may be fetched
+pub mod release; // all bundles of one version, under one digest
 pub mod report; // what a node tells the centre
 pub mod rollout; // how a bundle spreads over the nodes of a policy
 pub mod status; // what a node tells its own machine: status.json

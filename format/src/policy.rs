@@ -10,6 +10,7 @@
 mod name;
 pub(crate) mod read;
 mod selector;
+pub mod table;
 pub(crate) mod write;
 
 use std::collections::BTreeMap;
@@ -282,6 +283,11 @@ impl PatchPolicy {
     /// `NAMESPACE/NAME`: what tells it from every other.
     pub fn id(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Whether its nodes wait for the plan of a rollout before they begin: it has batches, or canaries that go first.
+    pub fn needs_plan(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|r| r.kind != RolloutType::AllAtOnce || r.canary.is_some())
     }
 
     /// Where it is published: `policies/NAMESPACE/NAME/policy.json`.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::API_VERSION;
 use crate::digest::Sha256;
-use crate::name::{NodeId, Variant};
+use crate::name::{BundleVersion, NodeId, Variant};
 use crate::report::{BundleRef, Outcome, Step};
 use crate::time::UnixTime;
 
@@ -66,6 +66,9 @@ pub struct Status {
     /// The policy that this node follows, as `NAMESPACE/NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// Where the node stands in the rollout of that policy's bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
     /// Bundles that the node refuses, and why.
     pub quarantine: Vec<Quarantined>,
     /// When the repository's metadata on this node expires.
@@ -105,6 +108,29 @@ pub struct RestorePointStatus {
     pub id: String,
     /// The node as it was before this bundle.
     pub before: BundleRef,
+}
+
+/// Where a node stands in a rollout, as the signed plan has it ([`crate::rollout`]).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// The bundle that it is about.
+    pub bundle: BundleVersion,
+    /// `running`, `paused` or `halted`.
+    pub state: String,
+    /// The node's step in words: `the canaries`, `batch 2 of 12`.
+    pub batch: String,
+    /// When that step begins, or began.
+    pub not_before: UnixTime,
+    /// Whether that is a time of the clock on the node's own wall, written as if it were UTC.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local_time: bool,
+    /// Who has stopped the rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// When a node fetches next.
@@ -368,6 +394,15 @@ mod tests {
                     inventory: Sha256::of(b"inventory"),
                 }),
                 policy: Some("operations/edge".into()),
+                rollout: Some(RolloutStatus {
+                    bundle: "20261123-42".parse().unwrap(),
+                    state: "halted".into(),
+                    batch: "batch 2 of 12".into(),
+                    not_before: at,
+                    local_time: true,
+                    stopped_by: Some("ann".into()),
+                    reason: Some("6 of 60 nodes failed".into()),
+                }),
                 quarantine: vec![Quarantined {
                     bundle: bundle.clone(),
                     step: Step::Fetch,

@@ -1,7 +1,7 @@
 //! Windows that come back every week, as an operator writes them: `Tue 02:00-04:00`.
 //!
 //! The grammar alone. Which moments a window holds depends on a time zone and its daylight saving, so that is decided by
-//! those who have a time zone database (the agent's `schedule.rs`).
+//! those who have a time zone database (`host/src/schedule.rs`).
 
 use std::fmt;
 use std::str::FromStr;

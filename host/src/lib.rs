@@ -24,3 +24,5 @@ pub mod isolation; // an empty network namespace, and another root directory, fo
 pub mod link; // the links of this machine
 pub mod notify; // one line of status for the service manager
 pub mod rights; // root's hand in somebody else's folder
+pub mod schedule; // windows as moments, in a time zone: pure
+pub mod zone; // what the clocks of a time zone show, from the system's database

@@ -8,8 +8,8 @@ use format::window::Window;
 
 use super::throttle::Flow;
 use crate::config::{Metered, Settings};
-use crate::schedule::{self, Gate, Hours};
-use crate::zone::Zone;
+use host::schedule::{self, Gate, Hours};
+use host::zone::Zone;
 
 /// The settings that say so.
 pub struct Rule<'s> {

@@ -54,6 +54,7 @@ fn empty(node: &Node) -> NodeStatus {
             plan: None,
             installed: None,
             policy: None,
+            rollout: None,
             quarantine: Vec::new(),
             metadata_expires: None,
             reboot_required: false,

@@ -47,6 +47,25 @@ pub fn render(status: &NodeStatus) -> String {
         );
         out.sample("prestage_metadata_expiry_timestamp_seconds", "", expires.0);
     }
+    if let Some(rollout) = &s.rollout {
+        let state = |word: &str| u64::from(rollout.state == word);
+        out.family(
+            "prestage_rollout_stopped",
+            "gauge",
+            "1 while the rollout of this node's policy is stopped, by how.",
+        );
+        for word in ["paused", "halted"] {
+            out.sample("prestage_rollout_stopped", &format!("state=\"{word}\""), state(word));
+        }
+        if !rollout.local_time {
+            out.family(
+                "prestage_rollout_not_before_timestamp_seconds",
+                "gauge",
+                "When this node's batch begins, or began.",
+            );
+            out.sample("prestage_rollout_not_before_timestamp_seconds", "", rollout.not_before.0);
+        }
+    }
     let steps: Vec<(&str, &StepStatus)> = [("fetch", &s.fetch), ("install", &s.install)]
         .iter()
         .filter_map(|(n, s)| Some((*n, s.as_ref()?)))

@@ -352,7 +352,7 @@ impl Transaction<'_> {
 
     /// The node is as it was before the install: inventory, audit, and /boot byte for byte.
     fn prove_return(&mut self, journal: &mut Journal) -> Result<()> {
-        let State::Proving { cause } = journal.state else { return Ok(()) };
+        let State::Proving { .. } = journal.state else { return Ok(()) };
         let not_back = |what: String| Err(Error::new(Exit::NeedsPerson, what, ""));
         if let Some(point) = &journal.restore_point
             && journal.restores > 0
@@ -379,9 +379,8 @@ impl Transaction<'_> {
             log::error!("transaction {}: {what}", journal.id);
             self.notes.push(what);
         }
-        if cause == Cause::HealthCheck || journal.restores > 0 {
-            reboot::steady(self.node);
-        }
+        // Whatever the site lets it do, it is done with it.
+        reboot::steady(self.node);
         // What was made for this install is of no use any more; that of the last one that went well counts.
         let newest = Journal::kept(&self.node.private("last.json")).and_then(|last| last.restore_point);
         if let Err(error) = self.restore_points.prune(self.node.settings.restore.keep, newest.as_ref()) {

@@ -11,10 +11,10 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use agent::spread::{Decision, State};
-use agent::zone::Zone;
 use format::digest::Sha256;
 use format::name::NodeId;
 use format::time::UnixTime;
+use host::zone::Zone;
 use lab::random::Random;
 
 use crate::Result;

@@ -10,7 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::yaml::{self, Node, Place};
 use crate::error::{AtPath, Error, Kind, Result};
-use crate::export::Published;
+use crate::export::{self, Published};
 use format::near::nearest;
 
 /// The longest file, in bytes: more than a fleet's policies take, and no more than a person has written.
@@ -265,13 +265,19 @@ fn wrong_bundle(located: &Located, bundles: &[Published]) -> Option<Problem> {
         return Some(located.problem(&["spec", "bundleRef", "version"], what));
     }
     let checksum = wanted.checksum.as_ref()?;
+    let release = export::release(bundles, &wanted.version).map(|release| release.digest());
+    if release.is_some_and(|digest| checksum.matches(&digest)) {
+        return None;
+    }
+    // A policy may be for nodes of one variant alone; what others make of it, they say.
     if of_version.iter().any(|bundle| checksum.matches(&bundle.bundle.1.sha256)) {
         return None;
     }
-    let there: Vec<String> = of_version
+    let mut there: Vec<String> = of_version
         .iter()
         .map(|bundle| format!("{} for {}", bundle.bundle.1.sha256, bundle.variant))
         .collect();
+    there.extend(release.map(|digest| format!("{digest} for the release")));
     let what = format!("spec.bundleRef.checksum: it is not {checksum}: published is {}", there.join(", "));
     Some(located.problem(&["spec", "bundleRef", "checksum"], what))
 }

@@ -8,6 +8,8 @@ use format::name::BundleVersion;
 use format::policy::PatchPolicy;
 use serde::Serialize;
 
+use super::fleet::Fleet;
+use super::publication;
 use crate::export::Published;
 
 /// What becomes of one policy.
@@ -19,6 +21,37 @@ pub struct Change {
     /// What.
     #[serde(flatten)]
     pub kind: ChangeKind,
+    /// Of how many nodes, where the fleet's are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Affected>,
+}
+
+/// How many nodes a change is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Affected {
+    /// The policy's nodes, once it is published.
+    pub selected: usize,
+    /// Of these, nodes that it was not for before.
+    pub joining: usize,
+    /// Nodes that it was for and is not any more.
+    pub leaving: usize,
+}
+
+impl Affected {
+    fn of(fleet: Option<&Fleet>, before: Option<&PatchPolicy>, after: Option<&PatchPolicy>) -> Option<Self> {
+        let names = |policy: Option<&PatchPolicy>| -> Option<BTreeSet<_>> {
+            let Some(policy) = policy else { return Some(BTreeSet::new()) };
+            Some(fleet?.matching(&policy.selector)?.into_iter().map(|(node, _)| node).collect())
+        };
+        let (before, after) = (names(before)?, names(after)?);
+        fleet.filter(|fleet| matches!(fleet, Fleet::Nodes(_)))?;
+        Some(Affected {
+            selected: after.len(),
+            joining: after.difference(&before).count(),
+            leaving: before.difference(&after).count(),
+        })
+    }
 }
 
 /// What can become of a policy.
@@ -75,6 +108,15 @@ impl fmt::Display for Change {
                 }
                 Ok(())
             }
+        }?;
+        match (&self.nodes, &self.kind) {
+            (None, _) => Ok(()),
+            (Some(nodes), ChangeKind::Added { .. }) => write!(f, " ({} nodes)", nodes.selected),
+            (Some(nodes), ChangeKind::Removed { .. }) => write!(f, " ({} nodes)", nodes.leaving),
+            (Some(Affected { selected, joining: 0, leaving: 0 }), _) => write!(f, " ({selected} nodes)"),
+            (Some(Affected { selected, joining, leaving }), _) => {
+                write!(f, " ({selected} nodes: {joining} join, {leaving} leave)")
+            }
         }
     }
 }
@@ -94,9 +136,14 @@ impl fmt::Display for Field {
 }
 
 /// What `after` changes of `before`, by policy. Which bundle is older is told by the serials of `bundles`.
-pub fn diff(before: &[PatchPolicy], after: &[PatchPolicy], bundles: &[Published]) -> Vec<Change> {
-    let by_id = |policies: &'_ [PatchPolicy]| -> BTreeMap<String, PatchPolicy> {
-        policies.iter().map(|policy| (policy.id(), policy.clone())).collect()
+pub fn diff(
+    before: &[publication::Published],
+    after: &[publication::Published],
+    bundles: &[Published],
+    fleet: Option<&Fleet>,
+) -> Vec<Change> {
+    let by_id = |policies: &'_ [publication::Published]| -> BTreeMap<String, PatchPolicy> {
+        policies.iter().map(|published| (published.policy.id(), published.policy.clone())).collect()
     };
     let (before, after) = (by_id(before), by_id(after));
     let ids: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -108,7 +155,11 @@ pub fn diff(before: &[PatchPolicy], after: &[PatchPolicy], bundles: &[Published]
         }
         _ => None,
     };
-    ids.into_iter().filter_map(|id| Some(Change { policy: id.clone(), kind: kind(id)? })).collect()
+    let change = |id: &String| {
+        let nodes = Affected::of(fleet, before.get(id), after.get(id));
+        Some(Change { policy: id.clone(), kind: kind(id)?, nodes })
+    };
+    ids.into_iter().filter_map(change).collect()
 }
 
 fn fields(old: &PatchPolicy, new: &PatchPolicy, bundles: &[Published]) -> Vec<Field> {
@@ -150,7 +201,7 @@ fn flatten(json: &Json<'_>, at: String, out: &mut BTreeMap<String, String>) {
 }
 
 /// Whether for some variant the bundle `new` came before `old`.
-fn is_older(new: &BundleVersion, old: &BundleVersion, bundles: &[Published]) -> bool {
+pub(super) fn is_older(new: &BundleVersion, old: &BundleVersion, bundles: &[Published]) -> bool {
     let of = |version: &BundleVersion| -> BTreeMap<_, u64> {
         let listed = bundles.iter().filter(|bundle| bundle.version == *version);
         listed.map(|bundle| (bundle.variant.clone(), bundle.custom.serial)).collect()
@@ -185,9 +236,17 @@ mod tests {
         }
     }
 
+    fn plain(policies: &[PatchPolicy]) -> Vec<publication::Published> {
+        policies.iter().map(|policy| publication::Published { policy: policy.clone(), plan: None }).collect()
+    }
+
     fn said(before: &[PatchPolicy], after: &[PatchPolicy]) -> Vec<String> {
+        said_of(before, after, None)
+    }
+
+    fn said_of(before: &[PatchPolicy], after: &[PatchPolicy], fleet: Option<&Fleet>) -> Vec<String> {
         let bundles = [bundle("42", 7), bundle("43", 8)];
-        diff(before, after, &bundles).iter().map(ToString::to_string).collect()
+        diff(&plain(before), &plain(after), &bundles, fleet).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -221,11 +280,37 @@ mod tests {
     }
 
     #[test]
+    fn where_the_fleet_is_known_it_is_said_how_many_nodes_a_change_is_about() {
+        let node = |n: u32| {
+            let labels = BTreeMap::from([("ring".to_owned(), if n < 30 { "a" } else { "b" }.to_owned())]);
+            (format!("n{n}").parse().unwrap(), labels)
+        };
+        let fleet = Fleet::Nodes((0..100).map(node).collect());
+        let said = |before: &[PatchPolicy], after: &[PatchPolicy]| said_of(before, after, Some(&fleet));
+        let a = policy("a", "42", "");
+        assert_eq!(
+            said(std::slice::from_ref(&a), &[policy("a", "43", "")]),
+            ["default/a: bundle 42 → 43 (30 nodes)"]
+        );
+        assert_eq!(said(&[], std::slice::from_ref(&a)), ["default/a: new, with bundle 42 (30 nodes)"]);
+        assert_eq!(
+            said(std::slice::from_ref(&a), &[]),
+            ["default/a: removed; it had bundle 42, which its nodes keep (30 nodes)"]
+        );
+        let mut wider = a.clone();
+        wider.selector = policy("b", "42", "").selector;
+        let moved = said(std::slice::from_ref(&a), &[wider]);
+        assert!(moved[0].ends_with("(70 nodes: 70 join, 30 leave)"), "{moved:?}");
+        assert_eq!(said_of(&[], &[a], Some(&Fleet::Count(100))), ["default/a: new, with bundle 42"]);
+    }
+
+    #[test]
     fn for_machines_the_change_has_a_name() {
         let json = serde_json::to_value(diff(
-            &[policy("a", "43", "")],
-            &[policy("a", "42", "")],
+            &plain(&[policy("a", "43", "")]),
+            &plain(&[policy("a", "42", "")]),
             &[bundle("42", 7), bundle("43", 8)],
+            None,
         ))
         .unwrap();
         assert_eq!(json[0]["policy"], "default/a");

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use super::name::{LabelKey, LabelValue, Namespace, PolicyName};
 use super::selector::{Expression, Operator, Selector};
+use super::table::{self, Field, MAX_DELAY_MINUTES, MAX_NODES, MAX_TIMEOUT_SECONDS};
 use super::{
     Amount, BundleRef, KIND, MAX_ENTRIES, PatchPolicy, Percent, Reboot, Rollback, Rollout, RolloutType,
     Schedule, Transfer,
@@ -17,15 +18,6 @@ use crate::json::Json;
 use crate::name::BundleVersion;
 use crate::time::UnixTime;
 use crate::window::Window;
-
-/// The most nodes of a batch.
-const MAX_NODES: u32 = 1_000_000;
-
-/// The longest pause between batches: four weeks.
-const MAX_DELAY_MINUTES: u32 = 4 * 7 * 24 * 60;
-
-/// The longest wait for health: an hour; a window has not much more.
-const MAX_TIMEOUT_SECONDS: u32 = 3600;
 
 /// One thing that is wrong with a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +34,7 @@ pub enum Fault {
     /// The place is a key that is not known there. A newer program may know it.
     Unknown {
         /// The keys that are.
-        known: &'static [&'static str],
+        known: Vec<&'static str>,
     },
     /// The key that must be there and is not; the place is where it is missing.
     Missing(&'static str),
@@ -141,36 +133,23 @@ impl Walk {
         let version = self.required(json, "apiVersion", |w, j| w.one_of(j, &[API_VERSION]));
         let kind = self.required(json, "kind", |w, j| w.one_of(j, &[KIND]));
         version.and(kind)?;
-        self.keys(json, &["apiVersion", "kind", "metadata", "spec"])?;
+        self.keys(json, || ["apiVersion", "kind", "metadata", "spec"].into_iter())?;
         let metadata = self.required(json, "metadata", Walk::metadata);
         self.required(json, "spec", |w, j| w.spec(j, metadata))
     }
 
     fn metadata(&mut self, json: &Json<'_>) -> Option<(PolicyName, Namespace)> {
-        self.keys(json, &["name", "namespace"])?;
+        self.fields(json, table::METADATA)?;
         let namespace = self.optional(json, "namespace", Walk::parsed).unwrap_or_default();
         Some((self.required(json, "name", Walk::parsed)?, namespace))
     }
 
     fn spec(&mut self, json: &Json<'_>, metadata: Option<(PolicyName, Namespace)>) -> Option<PatchPolicy> {
-        self.keys(
-            json,
-            &[
-                "bundleRef",
-                "targets",
-                "schedule",
-                "rolloutStrategy",
-                "rollback",
-                "transfer",
-                "reboot",
-                "quarantine",
-                "paused",
-            ],
-        )?;
+        self.fields(json, table::SPEC)?;
         let bundle = self.required(json, "bundleRef", Walk::bundle);
         let selector = self.required(json, "targets", Walk::targets);
         let schedule = self.optional(json, "schedule", |w, j| {
-            w.keys(j, &["maintenanceWindow", "timezone"])?;
+            w.fields(j, table::SCHEDULE)?;
             w.schedule(j, "maintenanceWindow")
         });
         let rollout = self.optional(json, "rolloutStrategy", Walk::rollout);
@@ -199,18 +178,18 @@ impl Walk {
     }
 
     fn bundle(&mut self, json: &Json<'_>) -> Option<BundleRef> {
-        self.keys(json, &["version", "checksum"])?;
+        self.fields(json, table::BUNDLE)?;
         let checksum = self.optional(json, "checksum", Walk::parsed);
         Some(BundleRef { version: self.required(json, "version", Walk::parsed)?, checksum })
     }
 
     fn targets(&mut self, json: &Json<'_>) -> Option<Selector> {
-        self.keys(json, &["selector"])?;
+        self.fields(json, table::TARGETS)?;
         self.required(json, "selector", Walk::selector)
     }
 
     fn selector(&mut self, json: &Json<'_>) -> Option<Selector> {
-        self.keys(json, &["matchLabels", "matchExpressions"])?;
+        self.fields(json, table::SELECTOR)?;
         let labels = self.optional(json, "matchLabels", Walk::labels).unwrap_or_default();
         let mut expressions =
             self.optional(json, "matchExpressions", |w, j| w.list(j, Walk::expression)).unwrap_or_default();
@@ -236,7 +215,7 @@ impl Walk {
     }
 
     fn expression(&mut self, json: &Json<'_>) -> Option<Expression> {
-        self.keys(json, &["key", "operator", "values"])?;
+        self.fields(json, table::EXPRESSION)?;
         let key = self.required(json, "key", Walk::parsed);
         let operator =
             self.required(json, "operator", |w, j| w.one_of(j, &["In", "NotIn", "Exists", "DoesNotExist"]))?;
@@ -287,17 +266,7 @@ impl Walk {
     }
 
     fn rollout(&mut self, json: &Json<'_>) -> Option<Rollout> {
-        self.keys(
-            json,
-            &[
-                "type",
-                "batchSize",
-                "batchDelayMinutes",
-                "canary",
-                "failureThreshold",
-                "maxUnavailablePerSite",
-            ],
-        )?;
+        self.fields(json, table::ROLLOUT)?;
         let kind = self.required(json, "type", |w, j| w.one_of(j, &["RollingUpdate", "AllAtOnce"]));
         let canary = self.optional(json, "canary", Walk::canary);
         let failure_threshold = self.optional(json, "failureThreshold", |w, j| match j {
@@ -339,7 +308,7 @@ impl Walk {
     }
 
     fn rollback(&mut self, json: &Json<'_>) -> Option<Rollback> {
-        self.keys(json, &["enabled", "healthCheckUrl", "healthCheckTimeoutSeconds"])?;
+        self.fields(json, table::ROLLBACK)?;
         Some(Rollback {
             health_check_url: self.optional(json, "healthCheckUrl", Walk::parsed),
             health_check_timeout_seconds: self
@@ -349,7 +318,7 @@ impl Walk {
     }
 
     fn transfer(&mut self, json: &Json<'_>) -> Option<Transfer> {
-        self.keys(json, &["windows", "timezone", "rate"])?;
+        self.fields(json, table::TRANSFER)?;
         let rate = self.optional(json, "rate", Walk::parsed);
         let scheduled = json.member("windows").or(json.member("timezone")).is_some();
         let schedule = if scheduled { Some(self.schedule(json, "windows")?) } else { None };
@@ -357,10 +326,10 @@ impl Walk {
     }
 
     fn quarantine(&mut self, json: &Json<'_>) -> Option<BTreeMap<BundleVersion, UnixTime>> {
-        self.keys(json, &["release"])?;
+        self.fields(json, table::QUARANTINE)?;
         let list = self.required(json, "release", |w, j| {
             w.list(j, |w, j| {
-                w.keys(j, &["version", "before"])?;
+                w.fields(j, table::RELEASE)?;
                 let version = w.required(j, "version", Walk::parsed::<BundleVersion>);
                 let before = w.required(j, "before", Walk::parsed::<UnixTime>);
                 Some((version?, before?))
@@ -473,11 +442,21 @@ impl Walk {
         }
     }
 
+    /// An object whose keys are all those of a table; says each that is not, and goes on.
+    fn fields(&mut self, json: &Json<'_>, known: &'static [Field]) -> Option<()> {
+        self.keys(json, || known.iter().map(|field| field.key))
+    }
+
     /// An object whose keys are all among `known`; says each that is not, and goes on.
-    pub(crate) fn keys(&mut self, json: &Json<'_>, known: &'static [&'static str]) -> Option<()> {
+    pub(crate) fn keys<K>(&mut self, json: &Json<'_>, known: impl Fn() -> K) -> Option<()>
+    where
+        K: Iterator<Item = &'static str>,
+    {
         for (key, _) in self.object(json)? {
-            if !known.contains(&key.as_ref()) {
-                self.below(Step::Key(key.to_string()), |w| w.say::<()>(Fault::Unknown { known }));
+            if !known().any(|known| known == key.as_ref()) {
+                self.below(Step::Key(key.to_string()), |w| {
+                    w.say::<()>(Fault::Unknown { known: known().collect() })
+                });
             }
         }
         Some(())

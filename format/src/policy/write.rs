@@ -128,7 +128,9 @@ pub(crate) fn text(value: impl std::fmt::Display) -> Json<'static> {
 }
 
 /// Those members that there are, sorted as [`Json`] wants them.
-pub(crate) fn object(members: impl IntoIterator<Item = (&'static str, Option<Json<'static>>)>) -> Json<'static> {
+pub(crate) fn object(
+    members: impl IntoIterator<Item = (&'static str, Option<Json<'static>>)>,
+) -> Json<'static> {
     let there = members.into_iter().filter_map(|(key, value)| Some((Cow::Borrowed(key), value?)));
     let mut members: Vec<_> = there.collect();
     members.sort_by(|a, b| a.0.cmp(&b.0));

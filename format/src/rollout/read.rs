@@ -9,6 +9,26 @@ use crate::json::Json;
 use crate::policy::read::{Problem, Walk};
 use crate::policy::{Namespace, PolicyName};
 
+/// What a plan may say.
+const KEYS: [&str; 16] = [
+    "apiVersion",
+    "kind",
+    "policy",
+    "bundleVersion",
+    "previous",
+    "rolledBackFrom",
+    "startedAt",
+    "nodes",
+    "localTime",
+    "canary",
+    "steps",
+    "maxUnavailablePerSite",
+    "siteTurns",
+    "failureThreshold",
+    "state",
+    "history",
+];
+
 /// Reads a plan.
 ///
 /// # Errors
@@ -22,27 +42,7 @@ fn document(walk: &mut Walk, json: &Json<'_>) -> Option<RolloutPlan> {
     let version = walk.required(json, "apiVersion", |w, j| w.one_of(j, &[API_VERSION]));
     let kind = walk.required(json, "kind", |w, j| w.one_of(j, &[KIND]));
     version.and(kind)?;
-    walk.keys(
-        json,
-        &[
-            "apiVersion",
-            "kind",
-            "policy",
-            "bundleVersion",
-            "previous",
-            "rolledBackFrom",
-            "startedAt",
-            "nodes",
-            "localTime",
-            "canary",
-            "steps",
-            "maxUnavailablePerSite",
-            "siteTurns",
-            "failureThreshold",
-            "state",
-            "history",
-        ],
-    )?;
+    walk.keys(json, || KEYS.into_iter())?;
     let policy = walk.required(json, "policy", policy);
     let bundle_version = walk.required(json, "bundleVersion", Walk::parsed);
     let previous = walk.optional(json, "previous", Walk::parsed);
@@ -97,7 +97,7 @@ fn policy(walk: &mut Walk, json: &Json<'_>) -> Option<(Namespace, PolicyName)> {
 }
 
 fn step(walk: &mut Walk, json: &Json<'_>) -> Option<PlanStep> {
-    walk.keys(json, &["upTo", "notBefore"])?;
+    walk.keys(json, || ["upTo", "notBefore"].into_iter())?;
     let up_to = walk.required(json, "upTo", |w, j| w.number(j, 0..=POSITIONS));
     let not_before = walk.required(json, "notBefore", Walk::parsed);
     Some(PlanStep { up_to: up_to?, not_before: not_before? })
@@ -118,7 +118,7 @@ fn wrong_order(steps: &[PlanStep], has_canaries: bool) -> Option<String> {
 }
 
 fn act(walk: &mut Walk, json: &Json<'_>) -> Option<Act> {
-    walk.keys(json, &["at", "action", "by", "reason"])?;
+    walk.keys(json, || ["at", "action", "by", "reason"].into_iter())?;
     let at = walk.required(json, "at", Walk::parsed);
     let action = walk.required(json, "action", |w, j| {
         let word = w.one_of(j, &Action::ALL.map(Action::as_str))?;

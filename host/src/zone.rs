@@ -1,5 +1,5 @@
 //! Time zones, as the system's database has them: how far a zone's clocks are from UTC at a moment, and which moment a
-//! time on them is. No calendar and no names of zones beyond what is asked for; hours and windows are `schedule.rs`.
+//! time on them is. No calendar and no names of zones beyond what is asked for; hours and windows are [`crate::schedule`].
 //!
 //! Own code, because the smallest library is a tenth of the agent and reads the whole database to find one name. The tests
 //! compare it with that library, over every zone of the database and all years that matter.
@@ -93,12 +93,12 @@ impl Zone {
 
     fn of_file(path: &Path) -> Result<Zone, String> {
         let path: PathBuf = path.to_owned();
-        let bytes = host::file::read_limited(&path, MAX_FILE).map_err(|e| e.to_string())?;
+        let bytes = crate::file::read_limited(&path, MAX_FILE).map_err(|e| e.to_string())?;
         Zone::parse(&bytes.unwrap_or_default()).ok_or_else(|| format!("{} is no zone file", path.display()))
     }
 
-    /// What a file of the database says (RFC 9636).
-    fn parse(bytes: &[u8]) -> Option<Zone> {
+    /// What a file of the database says (RFC 9636); none, if it is no such file.
+    pub fn parse(bytes: &[u8]) -> Option<Zone> {
         read::zone(bytes).map(|offsets| Zone(Some(Arc::new(offsets))))
     }
 

@@ -1,4 +1,6 @@
-//! Maintenance windows in the node's time zone. Pure: the time and the zone are arguments.
+//! Windows as moments: what the clock on a wall makes of them, in a zone. Pure: the time and the zone are arguments.
+//!
+//! Nodes ask whether a window is open; the centre counts the time in which one is, to say when a batch begins.
 
 use format::policy::Schedule;
 use format::time::UnixTime;
@@ -7,6 +9,11 @@ use format::window::Window;
 use crate::zone::Zone;
 
 const DAY: i64 = 86_400;
+
+/// What the clock on a wall in `zone` shows at a moment, written as if that were UTC.
+pub fn on_the_wall(now: UnixTime, zone: &Zone) -> UnixTime {
+    UnixTime(zone.clock(now))
+}
 
 /// Whether something may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,6 +258,14 @@ mod tests {
         assert!(matches!(Hours::resolve(&schedule(None), &own).unwrap().gate(now), Gate::Open { .. }));
         let utc = Hours::resolve(&schedule(Some("UTC")), &own).unwrap();
         assert_eq!(utc.gate(now), Gate::Closed { until: at("2026-11-23T02:00:00Z") });
+    }
+
+    #[test]
+    fn what_a_wall_shows_follows_the_zone_and_the_season() {
+        let berlin = Zone::named("Europe/Berlin").unwrap();
+        assert_eq!(on_the_wall(at("2026-11-23T01:00:00Z"), &berlin), at("2026-11-23T02:00:00Z"));
+        assert_eq!(on_the_wall(at("2026-07-23T01:00:00Z"), &berlin), at("2026-07-23T03:00:00Z"));
+        assert_eq!(on_the_wall(UnixTime(7), &Zone::UTC), UnixTime(7));
     }
 
     #[test]
