@@ -15,10 +15,11 @@ mod mirrors; // several mirrors, liars among them, and those that ask who we are
 mod monitoring; // what monitoring sees: schemas, alerts, dashboard
 mod node_state; // nodes as they are: holds, locks, full disks, failing packages
 mod packaged; // the packages as an administrator meets them: dpkg, rpm, systemd
-mod policy; // nodes as they are: holds, locks, full disks, failing packages
+mod policy; // what a policy makes of a node
 mod proxy; // real web servers and a real proxy
 mod rate; // the cap as the wire sees it
 mod resume; // interruptions of every kind, at random
+mod rollout; // batch by batch, stopped, taken back: by signed plans alone
 mod rpm; // what only RPM nodes and repositories have
 mod safety; // restore points, health, going back, boots, and the agent killed at every record
 mod server_misbehaviour; // whatever a server answers has one defined end

@@ -12,18 +12,18 @@ use lab::sandbox::{Output, run, succeed};
 use lab::world::{VERSION, World, new_packages};
 
 /// A second bundle, newer than [`VERSION`].
-const SECOND: &str = "20261201-1";
+pub(crate) const SECOND: &str = "20261201-1";
 
 /// A day.
 const DAY: i64 = 86_400;
 
-fn now() -> UnixTime {
+pub(crate) fn now() -> UnixTime {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     UnixTime(i64::try_from(since.expect("a clock after 1970").as_secs()).expect("a time"))
 }
 
 /// A world whose node has the label `role: till`, and whose repository has the role `policies`.
-fn world() -> World {
+pub(crate) fn world() -> World {
     let world = World::new();
     world.configure("[node.labels]\nrole = \"till\"\n");
     let centre = &world.centre;
@@ -40,7 +40,7 @@ fn world() -> World {
     world
 }
 
-fn publish(world: &World) {
+pub(crate) fn publish(world: &World) {
     let mut publish = world.centre.build(["publish"]);
     publish.arg(world.centre.repository());
     for role in ["snapshot", "timestamp"] {
@@ -50,7 +50,7 @@ fn publish(world: &World) {
 }
 
 /// A policy in the words of an operator: for nodes with `role: ROLE`, and with `more` of its `spec`.
-fn policy(name: &str, role: &str, version: &str, more: &str) -> String {
+pub(crate) fn policy(name: &str, role: &str, version: &str, more: &str) -> String {
     format!(
         "apiVersion: patchmgmt.io/v1\nkind: PatchPolicy\nmetadata:\n  name: {name}\n  namespace: operations\nspec:\n  \
          bundleRef:\n    version: \"{version}\"\n  targets:\n    selector:\n      matchLabels:\n        role: {role}\n{more}"
@@ -58,7 +58,12 @@ fn policy(name: &str, role: &str, version: &str, more: &str) -> String {
 }
 
 /// Publishes these policies and no others.
-fn publish_policies(world: &World, policies: &[String]) {
+pub(crate) fn publish_policies(world: &World, policies: &[String]) {
+    publish_policies_with(world, policies, &[]);
+}
+
+/// The same, with more arguments; what was said.
+pub(crate) fn publish_policies_with(world: &World, policies: &[String], more: &[&str]) -> String {
     let folder = world.sandbox.path().join("policies");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("a folder of policies");
@@ -67,8 +72,9 @@ fn publish_policies(world: &World, policies: &[String]) {
     }
     let mut command = world.centre.build(["policy", "publish"]);
     let command = command.arg(world.centre.repository()).arg(&folder);
-    succeed(command.arg("--key").arg(world.centre.key("policies")));
+    let said = succeed(command.arg("--key").arg(world.centre.key("policies")).args(more));
     publish(world);
+    said
 }
 
 fn prestage<const N: usize>(world: &World, args: [&str; N]) -> Output {

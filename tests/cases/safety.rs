@@ -349,6 +349,35 @@ fn a_site_that_does_not_let_a_node_boot_keeps_it_from_booting_and_is_told_when_i
 }
 
 #[test]
+fn not_more_nodes_of_a_site_than_its_policy_says_install_at_a_time() {
+    let world = crate::policy::world();
+    let (url, asked) = server(|number, text| {
+        match (number, text.starts_with("POST /v1/pre-reboot "), text.starts_with("POST /v1/steady-state ")) {
+            (0, true, _) => answer("409 Conflict", r#"{"kind":"failed_lock","value":"till-1 installs"}"#),
+            (_, true, _) | (_, _, true) => answer("200 OK", ""),
+            _ => answer("400 Bad Request", ""),
+        }
+    });
+    world.configure(&format!(
+        "[node.labels]\nrole = \"till\"\nsite = \"0815\"\n[reboot]\nlock-url = \"{url}\"\n"
+    ));
+    let strategy = "  rolloutStrategy:\n    type: AllAtOnce\n    maxUnavailablePerSite: 1\n";
+    crate::policy::publish_policies(
+        &world,
+        &[crate::policy::policy("tills", "till", lab::world::VERSION, strategy)],
+    );
+    agent(&world, &["fetch"]).expect(0);
+    let before = world.node.image();
+    agent(&world, &["install"]).expect(1).says(&["failed_lock: till-1 installs"]);
+    world.node.assert_is(&before);
+    agent(&world, &["install"]).expect(0);
+    world.assert_patched();
+    let asked = asked.lock().expect("no thread panics with it");
+    assert_eq!(asked.len(), 3);
+    assert!(asked[2].starts_with("POST /v1/steady-state "), "{}", asked[2]);
+}
+
+#[test]
 fn an_install_that_would_not_fit_into_its_window_is_not_begun() {
     let world = World::new();
     agent(&world, &["fetch"]).expect(0);

@@ -170,6 +170,21 @@ impl<'c> Forge<'c> {
         self.publish();
     }
 
+    /// The role `policies` lists one more target, of these bytes, signed by `by`.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn policies_list(&self, by: &[&str], path: &str, bytes: &[u8]) {
+        let digest = Sha256::of(bytes);
+        let (folder, name) = path.rsplit_once('/').expect("a path");
+        let folder = self.folder.join("targets").join(folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(format!("{digest}.{name}")), bytes).expect("a target");
+        let file = json!({ "length": bytes.len(), "hashes": { "sha256": digest } });
+        self.next("policies", by, |policies| policies["targets"][path] = file);
+        self.publish();
+    }
+
     /// Releases the newest bundle with another index, whatever its bytes are.
     ///
     /// # Panics

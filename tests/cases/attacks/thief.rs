@@ -33,6 +33,11 @@ const POLICIES: [&str; 2] = ["policies", "policies-2"];
 /// A policy for nodes with the label `role`, changed by `edit`, signed by all who must, and published with both online
 /// keys.
 fn with_policy(stage: &Stage, role: &str, edit: impl FnOnce(&mut Value)) -> Ended {
+    publish_policy(stage, role, edit);
+    stage.fetch()
+}
+
+fn publish_policy(stage: &Stage, role: &str, edit: impl FnOnce(&mut Value)) {
     let mut policy = json!({
         "apiVersion": "patchmgmt.io/v1",
         "kind": "PatchPolicy",
@@ -44,7 +49,32 @@ fn with_policy(stage: &Stage, role: &str, edit: impl FnOnce(&mut Value)) -> Ende
     });
     edit(&mut policy);
     stage.forge().policy(&POLICIES, &policy);
+}
+
+/// The same with a strategy of batches, and a plan that `edit` has changed: without that, everybody has begun.
+fn with_plan(stage: &Stage, edit: impl FnOnce(&mut Value)) -> Ended {
+    publish_policy(stage, "till", batches);
+    let mut plan = json!({
+        "apiVersion": "patchmgmt.io/v1",
+        "kind": "RolloutPlan",
+        "policy": "operations/evil",
+        "bundleVersion": lab::attack::VERSION,
+        "startedAt": PAST,
+        "steps": [{ "upTo": 1_000_000, "notBefore": PAST }],
+        "state": "running",
+    });
+    edit(&mut plan);
+    let bytes = format::json::canonical(&plan).expect("a canonical form");
+    stage.forge().policies_list(&POLICIES, PLAN, &bytes);
     stage.fetch()
+}
+
+/// Where it is.
+const PLAN: &str = "policies/operations/evil/rollout.json";
+
+fn batches(policy: &mut Value) {
+    policy["spec"]["rolloutStrategy"] =
+        json!({ "type": "RollingUpdate", "batchSize": 1, "batchDelayMinutes": 60 });
 }
 
 /// The next root, in which the thief's own keys count for everything, signed by `by`.
@@ -243,6 +273,56 @@ pub fn attacks() -> Vec<Attack> {
             with_policy(s, "till", |p| p["spec"]["runAsRoot"] = "rm -rf /".into())
         })
         .because("nothing is begun on half of a policy"),
+        Attack::new("policies: a plan that lets all begin", "at once, at all hours", 0, &["staged"], |s| {
+            with_plan(s, |_| {})
+        })
+        .stages_what_is_right("who may begin is theirs to say; what is installed is what bundles released"),
+        Attack::new(
+            "policies: a plan of a bundle of their own",
+            "the plan names a version that bundles never released",
+            0,
+            &["no plan for its bundle"],
+            |s| with_plan(s, |plan| plan["bundleVersion"] = "evil-1".into()),
+        )
+        .stages_what_is_right("a plan chooses nothing: the node waits for that of its own bundle"),
+        Attack::new(
+            "policies: the plan of another policy",
+            "published in the place of this one's",
+            1,
+            &["it says that it is the plan of operations/other"],
+            |s| with_plan(s, |plan| plan["policy"] = "operations/other".into()),
+        )
+        .because("a plan counts for the policy that it names"),
+        Attack::new("policies: half a plan", "a field that no node knows", 1, &["rollout.json"], |s| {
+            with_plan(s, |plan| plan["skipChecks"] = true.into())
+        })
+        .because("nothing is begun on half of a plan"),
+        Attack::new("policies: an endless plan", "200,000 steps", 1, &["rollout.json", "too long"], |s| {
+            with_plan(s, |plan| {
+                let step = |n| json!({ "upTo": n, "notBefore": PAST });
+                plan["steps"] = (1..=200_000).map(step).collect::<Vec<_>>().into();
+            })
+        })
+        .because("no more than a plan can have is fetched"),
+        Attack::new(
+            "rollback of a halt",
+            "the next snapshot names the policies.json before it",
+            3,
+            &["policies.json", "older"],
+            |s| {
+                if with_plan(s, |_| {}).code() != Some(0) {
+                    s.fault("the plan was refused");
+                }
+                let running = s.forge().describe("policies");
+                s.forge().policies_list(&POLICIES, "policies/operations/evil/note.json", b"{}");
+                if s.fetch().code() != Some(0) {
+                    s.fault("the newer policies.json was refused");
+                }
+                s.forge().publish_with(|snapshot| snapshot["meta"]["policies.json"] = running);
+                s.fetch()
+            },
+        )
+        .when_fetched(),
         Attack::new("wrong node: a policy for others", "a policy for servers, on a till", 0, &[], |s| {
             with_policy(s, "server", |_| {})
         })
