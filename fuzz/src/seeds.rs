@@ -27,6 +27,8 @@ fn main() -> io::Result<()> {
     for name in ["minimal.json", "design.json", "maximal.json"] {
         put("policy", name, &policy(name)?)?;
     }
+    put("rollout", "maximal", &fs::read(golden.join("rollout-v1.json"))?)?;
+    put("rollout", "minimal", b"{\"apiVersion\":\"patchmgmt.io/v1\",\"bundleVersion\":\"1\",\"kind\":\"RolloutPlan\",\"policy\":\"a/b\",\"startedAt\":\"2026-11-23T00:00:00Z\",\"state\":\"running\",\"steps\":[{\"notBefore\":\"2026-11-23T00:00:00Z\",\"upTo\":1000000}]}\0till-7")?;
     put("policy", "pair", &[&policy("design.json")?, &b"\0"[..], &policy("maximal.json")?].concat())?;
     put("policy", "all-at-once", br#"{"apiVersion":"patchmgmt.io/v1","kind":"PatchPolicy","metadata":{"name":"b"},"spec":{"bundleRef":{"version":"1","checksum":"sha256:abc123"},"rolloutStrategy":{"type":"AllAtOnce"},"targets":{"selector":{"matchExpressions":[{"key":"r","operator":"NotIn","values":["1","2"]}]}},"transfer":{"rate":"unlimited"}}}"#)?;
     put("index", "small", br#"{"apiVersion":"patchmgmt.io/v1","bundle":{"length":99,"path":"b","sha256":"1e6ed65d77d6364eeaed5a745ba5c4985ae2b700dd85d7cf7f027bdf294a33fc"},"created":"2026-11-23T05:29:13Z","cycle":"c","family":"rpm","kind":"BundleIndex","members":[{"kind":"metadata","path":"Packages","sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","size":7,"sources":[{"kind":"delta"},{"encoding":"deflate","kind":"whole","length":99,"offset":0}]}],"variant":"v","version":"1"}"#)?;
