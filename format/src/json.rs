@@ -75,6 +75,19 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// Gives an object the member `key`, in place of one that it has.
+    ///
+    /// # Errors
+    /// If it is no object.
+    pub fn insert(&mut self, key: &'a str, value: Json<'a>) -> Result<(), JsonError> {
+        let Json::Object(members) = self else { return Err(JsonError("not an object".into())) };
+        match members.binary_search_by(|(k, _)| k.as_ref().cmp(key)) {
+            Ok(at) => members[at].1 = value,
+            Err(at) => members.insert(at, (Cow::Borrowed(key), value)),
+        }
+        Ok(())
+    }
+
     /// The same value, borrowing from nobody.
     pub fn into_owned(self) -> Json<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
@@ -94,7 +107,15 @@ impl<'a> Json<'a> {
     /// The canonical form: what a signature covers and a key id is made of.
     pub fn canonical(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.write_canonical(&mut |piece| out.extend_from_slice(piece));
+        self.write(write_string, &mut |piece| out.extend_from_slice(piece));
+        out
+    }
+
+    /// The same value as JSON that everybody reads: the canonical form, but for its strings, which are escaped as JSON
+    /// wants it.
+    pub fn to_text(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(write_escaped, &mut |piece| out.extend_from_slice(piece));
         out
     }
 
@@ -104,35 +125,35 @@ impl<'a> Json<'a> {
     /// It is the same bytes either way, found by comparing every one of them.
     pub fn canonical_within<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
         let mut length = 0;
-        self.write_canonical(&mut |piece| length += piece.len());
+        self.write(write_string, &mut |piece| length += piece.len());
         let end = text.len().saturating_sub(1);
         let Some(candidate) = end.checked_sub(length).map(|start| &text[start..end]) else {
             return Cow::Owned(self.canonical());
         };
         let (mut rest, mut same) = (candidate, true);
-        self.write_canonical(&mut |piece| match rest.split_at_checked(piece.len()) {
+        self.write(write_string, &mut |piece| match rest.split_at_checked(piece.len()) {
             Some((head, tail)) if head == piece => rest = tail,
             _ => same = false,
         });
         if same { Cow::Borrowed(candidate) } else { Cow::Owned(self.canonical()) }
     }
 
-    /// Gives the canonical form to `out`, piece by piece.
-    fn write_canonical(&self, out: &mut dyn FnMut(&[u8])) {
+    /// Gives the value to `out`, piece by piece: the canonical form, its strings as `string` writes them.
+    fn write(&self, string: fn(&str, &mut dyn FnMut(&[u8])), out: &mut dyn FnMut(&[u8])) {
         match self {
             Json::Null => out(b"null"),
             Json::Bool(true) => out(b"true"),
             Json::Bool(false) => out(b"false"),
             Json::Integer(n) => out(n.to_string().as_bytes()),
             Json::Large(n) => out(n.to_string().as_bytes()),
-            Json::String(s) => write_string(s, out),
+            Json::String(s) => string(s, out),
             Json::Array(items) => {
                 out(b"[");
                 for (i, item) in items.iter().enumerate() {
                     if i > 0 {
                         out(b",");
                     }
-                    item.write_canonical(out);
+                    item.write(string, out);
                 }
                 out(b"]");
             }
@@ -142,9 +163,9 @@ impl<'a> Json<'a> {
                     if i > 0 {
                         out(b",");
                     }
-                    write_string(key, out);
+                    string(key, out);
                     out(b":");
-                    value.write_canonical(out);
+                    value.write(string, out);
                 }
                 out(b"}");
             }
@@ -165,6 +186,12 @@ fn write_string(text: &str, out: &mut dyn FnMut(&[u8])) {
     }
     out(rest);
     out(b"\"");
+}
+
+/// As JSON wants it (RFC 8259 section 7).
+fn write_escaped(text: &str, out: &mut dyn FnMut(&[u8])) {
+    // A string can always be written.
+    out(&serde_json::to_vec(text).unwrap_or_default());
 }
 
 /// The canonical form of a value that serialises without floating point numbers.

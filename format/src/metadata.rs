@@ -55,31 +55,39 @@ impl<'a> Envelope<'a> {
     /// If it is not strict JSON, not an envelope, or lists one key id twice in `signatures` (specification
     /// section 4.2: "Clients MUST ensure that ... a keyid ... is unique").
     pub fn parse(bytes: &'a [u8]) -> Result<Self, JsonError> {
-        let mut signatures = Vec::new();
-        let tree = Json::parse(bytes)?;
-        // Nothing is verified yet: looking each one up in a list would let a mirror cost minutes with a long one.
-        let mut signers = BTreeSet::new();
-        for signature in array(field(&tree, "signatures")?, "signatures")? {
-            let key_id = text(field(signature, "keyid")?, "keyid")?;
-            if !signers.insert(key_id) {
-                return Err(JsonError(format!("the key {key_id} signs twice in one file")));
-            }
-            signatures.push((
-                KeyId(key_id.to_owned()),
-                unhex(text(field(signature, "sig")?, "sig")?).unwrap_or_default(),
-            ));
-        }
-        let Json::Object(members) = tree else {
-            return Err(JsonError("not an object".into()));
-        };
-        let signed = members.into_iter().find(|(key, _)| key == "signed").map(|(_, value)| value);
-        Ok(Envelope { signed: signed.ok_or_else(|| missing("signed"))?, signatures, bytes })
+        let (signed, signatures) = take_apart(Json::parse(bytes)?)?;
+        Ok(Envelope { signed, signatures, bytes })
     }
 
     /// The bytes that the signatures are of: the canonical form of `signed`.
     pub fn message(&self) -> Cow<'_, [u8]> {
         self.signed.canonical_within(self.bytes)
     }
+}
+
+/// What is signed, and each signature with the id of the key that is said to have made it.
+///
+/// # Errors
+/// If it is not an envelope, or lists one key id twice.
+pub(crate) fn take_apart(tree: Json<'_>) -> Result<(Json<'_>, Vec<(KeyId, Vec<u8>)>), JsonError> {
+    let mut signatures = Vec::new();
+    // Nothing is verified yet: looking each one up in a list would let a mirror cost minutes with a long one.
+    let mut signers = BTreeSet::new();
+    for signature in array(field(&tree, "signatures")?, "signatures")? {
+        let key_id = text(field(signature, "keyid")?, "keyid")?;
+        if !signers.insert(key_id) {
+            return Err(JsonError(format!("the key {key_id} signs twice in one file")));
+        }
+        signatures.push((
+            KeyId(key_id.to_owned()),
+            unhex(text(field(signature, "sig")?, "sig")?).unwrap_or_default(),
+        ));
+    }
+    let Json::Object(members) = tree else {
+        return Err(JsonError("not an object".into()));
+    };
+    let signed = members.into_iter().find(|(key, _)| key == "signed").map(|(_, value)| value);
+    Ok((signed.ok_or_else(|| missing("signed"))?, signatures))
 }
 
 /// What every role has.
