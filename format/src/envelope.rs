@@ -243,6 +243,9 @@ pub struct SentStatus {
     pub status: NodeStatus,
     /// When it was sent, by the node's clock. Of two, the later one counts.
     pub sent_at: UnixTime,
+    /// The digest of what was installed then: what somebody has installed by hand shows here, and not in what an install
+    /// of ours has left.
+    pub inventory: Option<Sha256>,
 }
 
 impl SentStatus {
@@ -250,9 +253,12 @@ impl SentStatus {
     ///
     /// # Errors
     /// If `status` is not a JSON object.
-    pub fn write(status: &[u8], sent_at: UnixTime) -> Result<Vec<u8>, JsonError> {
+    pub fn write(status: &[u8], sent_at: UnixTime, inventory: Option<Sha256>) -> Result<Vec<u8>, JsonError> {
         let mut tree = Json::parse(status)?;
         tree.insert("sentAt", Json::String(sent_at.to_string().into()))?;
+        if let Some(inventory) = inventory {
+            tree.insert("inventory", Json::String(inventory.to_string().into()))?;
+        }
         Ok(tree.to_text())
     }
 
@@ -265,11 +271,12 @@ impl SentStatus {
         #[serde(rename_all = "camelCase")]
         struct Sent {
             sent_at: UnixTime,
+            inventory: Option<Sha256>,
         }
         let status = NodeStatus::parse(bytes)?;
         check_labels(&status.metadata.labels)?;
         let sent: Sent = json::read(bytes).map_err(|e| e.to_string())?;
-        Ok(SentStatus { status, sent_at: sent.sent_at })
+        Ok(SentStatus { status, sent_at: sent.sent_at, inventory: sent.inventory })
     }
 }
 

@@ -58,7 +58,7 @@ fn inventory() -> Inventory {
 }
 
 fn status() -> Vec<u8> {
-    SentStatus::write(include_bytes!("data/status-v1.json"), NOW).unwrap()
+    SentStatus::write(include_bytes!("data/status-v1.json"), NOW, Some(inventory().digest())).unwrap()
 }
 
 #[test]
@@ -81,7 +81,8 @@ fn every_kind_arrives_as_it_was_sent() {
     let opened = open(&key().seal(&status()).unwrap()).unwrap();
     assert_eq!(opened.id, Sha256::of(&opened.message));
     let Document::Status(sent) = opened.document else { panic!("{opened:?}") };
-    assert_eq!((sent.sent_at, &sent.status.metadata.name), (NOW, &node()));
+    assert_eq!((sent.sent_at, sent.inventory), (NOW, Some(inventory().digest())));
+    assert_eq!(sent.status.metadata.name, node());
 
     let packages = NodeInventory::new(node(), &inventory(), NOW);
     let opened = open(&sealed(&packages)).unwrap();
