@@ -58,7 +58,7 @@ for target in "${targets[@]}"; do
     mkdir -p "corpus/$target" "artifacts/$target"
     log=artifacts/$target.log
     case $target in
-    json | index | documents | metadata | journal | policy | rollout) words=(-dict=dict/json.dict) ;;
+    json | index | documents | envelope | metadata | journal | policy | rollout) words=(-dict=dict/json.dict) ;;
     *) words=() ;;
     esac
     result=ok

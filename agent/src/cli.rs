@@ -71,7 +71,12 @@ pub enum Verb {
         version: BundleVersion,
     },
     /// Send queued reports.
-    Report,
+    Report {
+        /// Whether or not it is this node's time.
+        now: bool,
+        /// Not over the network, but on a stick.
+        carried: Carried,
+    },
     /// How the node is.
     Status {
         /// As JSON.
@@ -90,6 +95,18 @@ pub enum Verb {
     },
 }
 
+/// Reports that somebody carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Carried {
+    /// Nobody does.
+    #[default]
+    No,
+    /// To the centre: write them to this file.
+    Out(PathBuf),
+    /// Its receipt, back.
+    Back(PathBuf),
+}
+
 /// What `enroll` is told.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Enrol {
@@ -103,6 +120,12 @@ pub struct Enrol {
     pub labels: BTreeMap<String, String>,
     /// PEM certificates to trust for https.
     pub ca_file: Option<PathBuf>,
+    /// The fleet server: an http or https URL.
+    pub fleet: Option<String>,
+    /// The file with what an operator gave to enrol there.
+    pub token_file: Option<PathBuf>,
+    /// Make and show the node's key, and nothing else.
+    pub key_only: bool,
 }
 
 /// What the command line asks for.
@@ -126,6 +149,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
     let (mut now, mut json, mut check, mut everything, mut incoming) = (false, false, false, false, false);
     let mut listen = None;
     let mut enrol = Enrol::default();
+    let mut carried = Carried::No;
     while let Some(arg) = parser.next().map_err(usage)? {
         let of = |verbs: &[&str]| verb.as_deref().is_some_and(|verb| verbs.contains(&verb));
         match arg {
@@ -139,6 +163,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
             Arg::Long("root") => options.root = Some(parser.value().map_err(usage)?.into()),
             Arg::Long("config") => options.config = Some(parser.value().map_err(usage)?.into()),
             Arg::Long("now") if of(&["fetch", "install", "rollback"]) => now = true,
+            Arg::Long("now") if of(&["report"]) && carried == Carried::No => now = true,
+            Arg::Long("export") if of(&["report"]) && carried == Carried::No && !now => {
+                carried = Carried::Out(parser.value().map_err(usage)?.into())
+            }
+            Arg::Long("import") if of(&["report"]) && carried == Carried::No && !now => {
+                carried = Carried::Back(parser.value().map_err(usage)?.into())
+            }
             Arg::Long("json") if of(&["status"]) && !check => json = true,
             Arg::Long("check") if of(&["status"]) && !json => check = true,
             Arg::Long("incoming") if of(&["import"]) && value.is_none() => incoming = true,
@@ -165,6 +196,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
             Arg::Long("ca-file") if of(&["enroll"]) => {
                 enrol.ca_file = Some(parser.value().map_err(usage)?.into())
             }
+            Arg::Long("fleet") if of(&["enroll"]) => {
+                enrol.fleet = Some(read(&mut parser, "--fleet", "text")?)
+            }
+            Arg::Long("token-file") if of(&["enroll"]) => {
+                enrol.token_file = Some(parser.value().map_err(usage)?.into())
+            }
+            Arg::Long("key-only") if of(&["enroll"]) => enrol.key_only = true,
             Arg::Value(typed) if verb.is_none() => verb = Some(typed.to_string_lossy().into_owned()),
             Arg::Value(typed)
                 if value.is_none() && !incoming && of(&["import", "verify", "release", "config"]) =>
@@ -191,7 +229,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
         Some("release") => Verb::Release {
             version: needed("the VERSION of a bundle")?.to_string_lossy().parse().map_err(usage)?,
         },
-        Some("report") => Verb::Report,
+        Some("report") => Verb::Report { now, carried },
         Some("status") => Verb::Status { json, check },
         Some("doctor") => Verb::Doctor,
         Some("enroll") => Verb::Enroll(enrol),
@@ -254,7 +292,12 @@ mod tests {
     #[test]
     fn an_option_of_another_verb_is_refused_with_exit_64() {
         for line in [
-            "report --now",
+            "report --json",
+            "report --now --export x",
+            "report --export x --import y",
+            "report --export",
+            "fetch --export x",
+            "fetch --key-only",
             "recover --now",
             "install --json",
             "status --everything",

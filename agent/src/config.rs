@@ -5,6 +5,7 @@
 //! folder, and a link to /dev/null masks it. The shipped `packaging/config/agent.toml` is the documentation of every key.
 
 mod fetch;
+mod fleet;
 mod keys;
 mod safety;
 mod share;
@@ -22,6 +23,8 @@ use crate::error::{Error, Result};
 
 use fetch::FetchFragment;
 pub use fetch::{FetchSettings, Metered};
+use fleet::FleetFragment;
+pub use fleet::{FleetSettings, TOKEN_FILE};
 use keys::{Keys, Table, Value};
 use safety::{HealthFragment, RebootFragment, RestoreFragment};
 pub use safety::{HealthSettings, RebootSettings, RestoreKind, RestoreSettings};
@@ -42,6 +45,7 @@ struct Fragment {
     restore: RestoreFragment,
     reboot: RebootFragment,
     report: ReportFragment,
+    fleet: FleetFragment,
 }
 
 impl Fragment {
@@ -58,6 +62,7 @@ impl Fragment {
             restore: keys.section("restore", RestoreFragment::read),
             reboot: keys.section("reboot", RebootFragment::read),
             report: keys.section("report", ReportFragment::read),
+            fleet: keys.section("fleet", FleetFragment::read),
         }
     }
 }
@@ -232,6 +237,8 @@ pub struct Settings {
     pub reboot: RebootSettings,
     /// `[report] url`.
     pub report_url: Option<String>,
+    /// `[fleet]`, where there is a server.
+    pub fleet: Option<FleetSettings>,
 }
 
 /// Where a copy of the repository is read.
@@ -444,6 +451,7 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
         restore,
         reboot,
         report,
+        fleet,
     } = fragment;
     let windows = schedule
         .maintenance_window
@@ -453,6 +461,10 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
     }
     if let Some(url) = report.url.as_ref().filter(|url| !is_http(url)) {
         return Err(format!("[report] url: {url:?} is not an http or https URL"));
+    }
+    let fleet = fleet.validate()?;
+    if fleet.is_some() && report.url.is_some() {
+        return Err("[report] url and [fleet] url are two places for one thing; keep one of them".into());
     }
     let mut mirrors = Vec::new();
     for mirror in &repository.mirrors {
@@ -543,6 +555,7 @@ fn validate(fragment: Fragment) -> std::result::Result<Settings, String> {
         restore: restore.validate()?,
         reboot: reboot.validate()?,
         report_url: report.url,
+        fleet,
     })
 }
 
@@ -713,6 +726,10 @@ mod tests {
             ("reboot.policy = 'sometimes'", "[reboot] policy"),
             ("reboot.lock-url = 'fleet'", "[reboot] lock-url"),
             ("reboot.lock-group = 'a b'", "[reboot] lock-group"),
+            ("fleet.url = 'fleet'", "[fleet] url"),
+            ("fleet.url = 'https://me:secret@fleet/'", "[fleet] url"),
+            ("fleet = { url = 'https://fleet', report-every = '1s' }", "[fleet] report-every"),
+            ("fleet.url = 'https://fleet'\nreport.url = 'https://fleet/r'", "[report] url and [fleet] url"),
         ] {
             let error = settings(text).unwrap_err();
             assert!(error.contains(key), "{error}");

@@ -154,9 +154,10 @@ fn installing(node: &Node, say: &mut Says) {
         }
     }
     way_back(node, say);
-    match &node.settings.report_url {
-        Some(url) => say.ok(format!("reports go to {url}")),
-        None => say.note("no [report] url: outcomes stay in the status file and the queue"),
+    match (&node.settings.fleet, &node.settings.report_url) {
+        (Some(fleet), _) => telling(node, &fleet.url, say),
+        (None, Some(url)) => say.ok(format!("reports go to {url}")),
+        (None, None) => say.note("no [fleet] url: outcomes stay in the status file and the queue"),
     }
     for folder in ["var/lib/prestage", "var/lib"] {
         let folder = node.root.join(folder);
@@ -171,6 +172,19 @@ fn installing(node: &Node, say: &mut Says) {
 fn is_elsewhere(url: &str) -> bool {
     let host = url.split_once("://").map_or("", |(_, rest)| rest);
     !["localhost", "127.", "[::1]"].iter().any(|own| host.starts_with(own))
+}
+
+/// How it stands with the fleet server.
+fn telling(node: &Node, url: &str, say: &mut Says) {
+    if !node.root.join(crate::key::FILE).exists() {
+        say.missing("this node has no key to sign its reports with; `prestage enroll --key-only` makes one");
+    }
+    let standing = crate::fleet::standing(node).unwrap_or_default();
+    match (standing.problem, standing.accepted_at) {
+        (Some(problem), _) => say.missing(format!("reports go to {problem}")),
+        (None, Some(at)) => say.ok(format!("reports go to {url}, which took the last one at {at}")),
+        (None, None) => say.ok(format!("reports go to {url}, which has had none yet")),
+    }
 }
 
 /// How this node would go back, and what would go back with it.

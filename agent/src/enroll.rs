@@ -5,16 +5,18 @@
 //! stays right however often keys are rotated.
 
 use std::fmt;
+use std::path::Path;
 
-use format::digest::Sha256;
+use format::digest::{Sha256, hex};
 use format::trust::{MAX_ROOT, TrustedMetadataSet};
 use host::file;
 
 use crate::cli::{Enrol, Options};
-use crate::config;
+use crate::config::{self, TOKEN_FILE};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::read_all;
 use crate::node::Node;
+use crate::{fleet, key};
 
 /// The first root, relative to the repository.
 const FIRST_ROOT: &str = "metadata/1.root.json";
@@ -22,22 +24,47 @@ const FIRST_ROOT: &str = "metadata/1.root.json";
 /// What an enrolment writes beside the root: a drop-in, so that agent.toml stays the administrator's.
 const DROP_IN: &str = "etc/prestage/agent.d/50-enrolled.toml";
 
+/// What an enrolment at a fleet server writes.
+const FLEET_DROP_IN: &str = "etc/prestage/agent.d/51-fleet.toml";
+
 /// Enrols the node; what to say about it.
 ///
 /// # Errors
 /// Usage, if something is missing; trust, if the repository's root is another one, or this node trusts another already;
-/// unavailable, if the repository cannot be read. Nothing has been written then.
+/// unavailable, if the repository cannot be read. Nothing has been written then. If the fleet server does not enrol the
+/// node, the rest has been done.
 pub fn enroll(options: &Options, enrol: &Enrol) -> Result<String> {
     let usage = |what| Error::new(Exit::Usage, what, "`prestage enroll --help` shows all of it");
-    let repository = enrol.repository.as_deref().ok_or_else(|| usage("--repository is missing"))?;
-    let expected = enrol.fingerprint.ok_or_else(|| usage("--root-fingerprint is missing"))?;
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::new(Exit::Io, "an enrolment needs root", "run it as root"));
     }
+    if enrol.key_only {
+        return show_key(options);
+    }
+    if enrol.token_file.is_some() && enrol.fleet.is_none() {
+        return Err(usage("--token-file belongs to --fleet"));
+    }
+    let mut said = String::new();
+    match (enrol.repository.as_deref(), enrol.fingerprint) {
+        (Some(repository), Some(expected)) => said.push_str(&pin(options, enrol, repository, expected)?),
+        (None, None) if enrol.fleet.is_some() => {}
+        (None, _) => return Err(usage("--repository is missing")),
+        (_, None) => return Err(usage("--root-fingerprint is missing")),
+    }
+    if let Some(url) = &enrol.fleet {
+        said.push_str(&join_fleet(options, enrol, url)?);
+    }
+    Ok(said)
+}
+
+/// Pins the repository's first root.
+fn pin(options: &Options, enrol: &Enrol, repository: &str, expected: Sha256) -> Result<String> {
     // As the node will be, with its proxy, its certificates, its secrets.
     let mut node = Node::unidentified(options)?;
     let text = drop_in(repository, enrol);
-    node.settings = config::load_with(&node.root, options.config.as_deref(), &text)?;
+    let with_fleet = format!("{text}{}", enrol.fleet.as_deref().map(fleet_drop_in).unwrap_or_default());
+    node.settings = config::load_with(&node.root, options.config.as_deref(), &with_fleet)?;
+    let token = token_of(enrol)?;
     let root = first_root(&node, expected)?;
     let path = node.initial_root();
     if file::read_limited(&path, MAX_ROOT)?.is_some_and(|pinned| pinned != root) {
@@ -49,6 +76,10 @@ pub fn enroll(options: &Options, enrol: &Enrol) -> Result<String> {
         ));
     }
     file::make_folder(&node.root.join("etc/prestage/agent.d"), 0o755)?;
+    key::of(&node)?;
+    if let Some(token) = token {
+        key::keep(&node, &key::below(&node.root, Path::new(TOKEN_FILE)), token.as_bytes())?;
+    }
     // The root last: until it is there, the timers do nothing.
     file::replace(&node.root.join(DROP_IN), text.as_bytes(), 0o644)?;
     file::replace(&path, &root, 0o644)?;
@@ -61,9 +92,53 @@ pub fn enroll(options: &Options, enrol: &Enrol) -> Result<String> {
     ))
 }
 
-/// What is kept of the command line. JSON's strings are TOML's basic strings.
+/// Has the node's key enrolled by a fleet server.
+fn join_fleet(options: &Options, enrol: &Enrol, url: &str) -> Result<String> {
+    let text = fleet_drop_in(url);
+    let mut node = Node::load(options)?;
+    node.settings = config::load_with(&node.root, options.config.as_deref(), &text)?;
+    let own = key::below(&node.root, Path::new(TOKEN_FILE));
+    if let Some(token) = token_of(enrol)? {
+        key::keep(&node, &own, token.as_bytes())?;
+    }
+    file::make_folder(&node.root.join("etc/prestage/agent.d"), 0o755)?;
+    file::replace(&node.root.join(FLEET_DROP_IN), text.as_bytes(), 0o644)?;
+    let Some(fleet) = &node.settings.fleet else { return Ok(String::new()) };
+    fleet::enroll(&node, fleet)?;
+    // It has been used.
+    file::remove(&own)?;
+    Ok(format!(
+        "the fleet server {} knows this node by its key {}\n",
+        fleet.url,
+        key::of(&node)?.public().id()
+    ))
+}
+
+/// `--key-only`: what an operator registers, for a node that then needs no token.
+fn show_key(options: &Options) -> Result<String> {
+    let node = Node::load(options)?;
+    let public = key::of(&node)?.public();
+    Ok(format!("node        {}\npublic key  {}\nkey id      {}\n", node.id, hex(&public.0), public.id()))
+}
+
+/// What is in the file with the token, as it will be kept; a file that cannot be used is an error before anything is done.
+fn token_of(enrol: &Enrol) -> Result<Option<String>> {
+    let Some(path) = &enrol.token_file else { return Ok(None) };
+    let missing = || Error::file(path, &std::io::ErrorKind::NotFound.into());
+    Ok(Some(format!("{}\n", key::token(path)?.ok_or_else(missing)?.as_str())))
+}
+
+/// JSON's strings are TOML's basic strings.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+fn fleet_drop_in(url: &str) -> String {
+    format!("# Written by `prestage enroll`.\n[fleet]\nurl = {}\n", quoted(url))
+}
+
+/// What is kept of the command line.
 fn drop_in(repository: &str, enrol: &Enrol) -> String {
-    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     let mut text = "# Written by `prestage enroll`.\n".to_owned();
     if enrol.id.is_some() || !enrol.labels.is_empty() {
         text.push_str("[node]\n");

@@ -24,10 +24,11 @@ pub const ABOUT: &str = "patches this node from a signed, staged bundle, with th
 pub const VERBS: &[Verb] = &[
     Verb {
         name: "enroll",
-        arguments: "--repository URL --root-fingerprint sha256:… [--label KEY=VALUE]…",
+        arguments: "--repository URL --root-fingerprint sha256:… [--label K=V]… [--fleet URL]",
         summary: "begin: which repository this node belongs to, and where trust begins",
         text: "Gets the repository's first root and pins it, if it is the one that the fingerprint is of (prestage-build \
-               root show prints it). Writes /etc/prestage/root.json and /etc/prestage/agent.d/50-enrolled.toml; nothing, if \
+               root show prints it). Makes the key that this node signs its reports with, and has it enrolled by the fleet \
+               server. Writes /etc/prestage/root.json, node.key, agent.d/50-enrolled.toml and 51-fleet.toml; nothing, if \
                anything is wrong. Needs root. Done twice it does no harm; another root is refused while one is there.",
         options: &[
             ("--repository URL", "where it is: http(s) or a folder"),
@@ -38,6 +39,12 @@ pub const VERBS: &[Verb] = &[
             ("--label KEY=VALUE", "what policies select this node by; may be given more than once"),
             ("--id ID", "the node's name; otherwise made from /etc/machine-id"),
             ("--ca-file FILE", "PEM certificates for https, instead of the system's"),
+            ("--fleet URL", "the fleet server to report to; alone, on a node that is enrolled already"),
+            (
+                "--token-file FILE",
+                "what its operator gave for that; not needed where he has registered the key",
+            ),
+            ("--key-only", "make the key, if there is none, show its public half, and do nothing else"),
         ],
     },
     Verb {
@@ -113,10 +120,15 @@ pub const VERBS: &[Verb] = &[
     },
     Verb {
         name: "report",
-        arguments: "",
-        summary: "send queued reports to the centre",
-        text: "To [report] url. What is not accepted waits for the next time.",
-        options: &[],
+        arguments: "[--now|--export FILE|--import RECEIPT]",
+        summary: "tell the centre how this node is, and what it has done",
+        text: "To [fleet] url: signed, and when it is this node's time; or to [report] url. What is not accepted waits for the \
+               next time.",
+        options: &[
+            ("--now", "whatever turn and backoff say"),
+            ("--export FILE", "write it to a file, to be carried to prestage-fleet import"),
+            ("--import RECEIPT", "what that has answered: accepted reports need not be kept any more"),
+        ],
     },
     Verb {
         name: "status",

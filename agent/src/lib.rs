@@ -15,9 +15,11 @@ mod doctor; // what is configured, what is missing, what comes next, in plain wo
 mod enroll; // which repository this node belongs to, and where trust begins
 mod error; // exit codes, and errors that name the cure
 mod fetch; // bytes in: transports, ranges, resume, throttle
+mod fleet; // what this node tells prestage-fleet, and what that answers
 mod heal; // what is cured without hands before an install
 pub mod help; // what is said about each verb, option and exit code
 mod incoming; // what was pushed here, whole or not yet
+mod key; // the key that this node signs its reports with
 mod logging; // to the journal, syslog or the terminal
 mod node; // this machine: paths, identity, clock, settings, in one value
 mod pace; // this node's own time to fetch, kept from run to run
@@ -26,6 +28,7 @@ mod plan; // what this node needs of a bundle
 mod policy; // what the centre has signed for this node
 mod progress; // how a transfer is going, for those who watch
 mod quarantine; // bundles that this node refuses
+mod queue; // reports that wait: in order, bounded, on a full disk too
 mod reboot; // the boot that an install or a rollback needs
 mod recover; // an install that has begun, to its end or back
 mod refresh; // trusted metadata, from any transport

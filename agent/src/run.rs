@@ -16,7 +16,7 @@ use host::file;
 
 use crate::account::Account;
 use crate::bundle::{check_index, copy_index, read_index};
-use crate::cli::{Options, Verb};
+use crate::cli::{Carried, Options, Verb};
 use crate::config;
 use crate::decide::{self, Decision, Hold, Offer, Place};
 use crate::error::{Error, Exit, Result};
@@ -41,8 +41,8 @@ use crate::transaction::journal::{Intent, Journal};
 use crate::transaction::pace;
 use crate::transaction::state::{Cause, Event, State};
 use crate::{
-    doctor, enroll, heal, incoming, plan, policy, print, reboot, report, share, space, status, transfer,
-    verify,
+    doctor, enroll, fleet, heal, incoming, key, plan, policy, print, queue, reboot, report, share, space,
+    status, transfer, verify,
 };
 use host::schedule::{self, Gate, Hours};
 
@@ -73,7 +73,8 @@ pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
         Verb::Share { listen } => share::serve(&node, *listen).map(|()| Exit::Done),
         Verb::Verify { path } => verify::verify(&node, path).map(|text| print(&text)).map(|()| Exit::Done),
         Verb::Release { version } => release(&node, version).map(|()| Exit::Done),
-        Verb::Report => send_reports(&node).map(|()| Exit::Done),
+        Verb::Report { now, carried: Carried::No } => send_reports(&node, *now).map(|()| Exit::Done),
+        Verb::Report { carried, .. } => carry_reports(&node, carried).map(|()| Exit::Done),
         Verb::Status { check: true, .. } => {
             let (exit, line) = status::check(&status::load(&node), node.now());
             print(&line);
@@ -120,7 +121,7 @@ fn whatever_is_due(node: &Node) -> Result<Exit> {
         Err(error) if matches!(error.exit, Exit::Integrity | Exit::Trust) => Ok(()),
         _ => install(node, false),
     };
-    let reported = send_reports(node);
+    let reported = send_reports(node, false);
     // The node's own state is worth more than the way to the centre.
     installed.and(fetched).and(reported).map(|()| Exit::Done)
 }
@@ -238,15 +239,23 @@ fn fetch_as_its_user(
             keeper.soon();
         }
         let asked = mirrors.iter().filter_map(|m| m.asked()).max();
-        keeper.close(&result, asked, line.has_progressed())?;
+        // What cannot be kept, on a full disk say, does not keep the outcome from being told.
+        if let Err(error) = keeper.close(&result, asked, line.has_progressed()) {
+            log::error!("{error}");
+        }
         account.status().next_fetch = keeper.next();
     }
-    match (&result, account.bundle()) {
-        (Ok(_), _) => quarantine.retain(|_| false)?,
+    let kept = match (&result, account.bundle()) {
+        (Ok(_), _) => quarantine.retain(|_| false),
         (Err(error), Some(bundle)) if is_unverified(error.exit as u8) => {
-            quarantine.put(bundle, error, node.now(), node.settings.quarantine)?;
+            quarantine.put(bundle, error, node.now(), node.settings.quarantine)
         }
-        _ => {}
+        _ => Ok(()),
+    };
+    match kept {
+        Err(error) if result.is_ok() => result = Err(error),
+        Err(error) => log::error!("{error}"),
+        Ok(()) => {}
     }
     account.close(result)
 }
@@ -374,6 +383,12 @@ fn refresh_plan_fetch_stage(
 /// `install`: install what is staged; `now`: whatever the window says. What an earlier run has left comes first.
 fn install(node: &Node, now: bool) -> Result<()> {
     as_root(node, "an install")?;
+    // The report step cannot make what it needs.
+    if node.settings.fleet.is_some()
+        && let Err(error) = key::of(node)
+    {
+        log::error!("{error}");
+    }
     let _lock = node.lock_for_install(is_install_due(node, now))?;
     let mut account = Account::open(node, Step::Install);
     let mut refused = Quarantine::open(node.private("refused.json"), Step::Install)?;
@@ -805,15 +820,39 @@ fn release(node: &Node, version: &BundleVersion) -> Result<()> {
     Ok(())
 }
 
-/// `report`: send what waits.
-fn send_reports(node: &Node) -> Result<()> {
-    let sent = report::send(node);
+/// `report`: send what waits, if it is this node's time; `now`: whatever the time.
+fn send_reports(node: &Node, now: bool) -> Result<()> {
+    let sent = match &node.settings.fleet {
+        Some(fleet) => fleet::report(node, fleet, now),
+        None => report::send(node),
+    };
     if node.state().exists() {
         status::save(node, &mut status::load(node))?;
     }
     let sent = sent?;
     if sent > 0 {
         log::info!("{sent} reports were accepted by the centre");
+    }
+    Ok(())
+}
+
+/// `report --export` and `--import`: what waits goes to the centre on a stick, and its answer comes back on one.
+fn carry_reports(node: &Node, carried: &Carried) -> Result<()> {
+    match carried {
+        Carried::Out(path) => {
+            let reports = fleet::export(node, path)?;
+            print(&format!(
+                "{}: this node's status and {reports} reports, which stay here until their receipt is imported\n",
+                path.display()
+            ));
+        }
+        Carried::Back(path) => {
+            let accepted = fleet::import(node, path)?;
+            status::save(node, &mut status::load(node))?;
+            let left = queue::files(node).len();
+            print(&format!("{accepted} reports were accepted by the centre; {left} wait\n"));
+        }
+        Carried::No => {}
     }
     Ok(())
 }

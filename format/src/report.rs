@@ -61,6 +61,20 @@ pub struct Report {
     /// What was cured without hands in this step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub healed: Vec<String>,
+    /// What did not fit into the node's queue and is not known any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<Omitted>,
+}
+
+/// What a node that could not reach the centre for long, or whose disk was full, had to drop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Omitted {
+    /// How many changes this report had.
+    #[serde(default)]
+    pub changes: u64,
+    /// How many whole reports, made before this one, were dropped for it.
+    #[serde(default)]
+    pub reports: u64,
 }
 
 /// Which bundle.
@@ -110,7 +124,22 @@ pub enum Outcome {
     NeedsPerson,
 }
 
+impl Outcome {
+    /// Whether it only says that the node waits, or has nothing to do: what is dropped before anything else.
+    pub fn is_waiting(self) -> bool {
+        matches!(self, Outcome::Staged | Outcome::UpToDate | Outcome::Deferred)
+    }
+}
+
 impl Report {
+    /// Drops the list of changes, and says so.
+    pub fn omit_changes(&mut self) {
+        let changes = std::mem::take(&mut self.changes).len() as u64;
+        if changes > 0 {
+            self.omitted.get_or_insert_default().changes += changes;
+        }
+    }
+
     /// The id that belongs to a report's content.
     pub fn make_id(
         node: &NodeId,
@@ -176,6 +205,7 @@ mod tests {
             bytes_from_site: 0,
             restore_point: Some("lvm-thin:vg0/prestage_ab12".into()),
             healed: vec!["interrupted-packages".into()],
+            omitted: Some(Omitted { changes: 0, reports: 2 }),
         }
     }
 

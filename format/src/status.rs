@@ -78,6 +78,9 @@ pub struct Status {
     pub reboot_required: bool,
     /// Reports that the centre has not accepted yet.
     pub reports_queued: u64,
+    /// How it stands with the fleet server, where the node has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
     /// When the node looks or fetches next; none: whenever it is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_fetch: Option<NextFetch>,
@@ -96,6 +99,25 @@ pub struct Status {
     /// What was cured without hands, and how often, since the node was set up.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub healed: BTreeMap<String, u64>,
+}
+
+/// How it stands between a node and the fleet server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetStatus {
+    /// The server.
+    pub url: String,
+    /// When it last accepted something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_at: Option<UnixTime>,
+    /// Why it did not, the last time that the node tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Not before this does the node try again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<UnixTime>,
+    /// Reports that it refused, and that are kept aside on the node.
+    pub refused: u64,
 }
 
 /// A restore point.
@@ -415,6 +437,13 @@ mod tests {
                 metadata_expires: Some(at),
                 reboot_required: false,
                 reports_queued: 1,
+                fleet: Some(FleetStatus {
+                    url: "https://fleet.example".into(),
+                    accepted_at: Some(at),
+                    problem: Some("it answered 503".into()),
+                    next: Some(at),
+                    refused: 1,
+                }),
                 next_fetch: Some(NextFetch { at, why: "the last try failed".into() }),
                 mirrors_aside: vec![Aside { name: "http://lan/".into(), until: at, why: "damaged".into() }],
                 transfer: Some(Transfer {

@@ -23,6 +23,23 @@ fn main() -> io::Result<()> {
     {
         put(target, name, &fs::read(golden.join(name))?)?;
     }
+    let golden_envelope = fs::read(golden.join("envelope-v1.json"))?;
+    put("envelope", "sealed", &golden_envelope)?;
+    put("envelope", "batch", &format::envelope::write_batch(std::slice::from_ref(&golden_envelope)))?;
+    let sealed = format::json::Json::parse(golden_envelope.trim_ascii()).ok();
+    let signed = sealed.and_then(|envelope| envelope.member("signed").map(format::json::Json::to_text));
+    put("envelope", "enrollment", &signed.unwrap_or_default())?;
+    put("envelope", "report", &fs::read(golden.join("report-v1.json"))?)?;
+    let status = fs::read(golden.join("status-v1.json"))?;
+    let sent = format::envelope::SentStatus::write(&status, UnixTime(1_795_411_753), None);
+    put("envelope", "status", &sent.unwrap_or_default())?;
+    put("envelope", "answer", br#"{"accepted":["2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"],"refused":[{"id":"1e6ed65d77d6364eeaed5a745ba5c4985ae2b700dd85d7cf7f027bdf294a33fc","reason":"r"}],"wantsInventory":[]}"#)?;
+    let packages = format::inventory::Inventory::from_text("bash amd64 5.2\nlibc6 amd64 2.36-9\n");
+    let inventory = "node-1".parse().map(|node| {
+        let document = format::envelope::NodeInventory::new(node, &packages, UnixTime(1_795_411_753));
+        serde_json::to_vec(&document).unwrap_or_default()
+    });
+    put("envelope", "inventory", &inventory.unwrap_or_default())?;
     let policy = |name: &str| fs::read(golden.join("policy").join(name));
     for name in ["minimal.json", "design.json", "maximal.json"] {
         put("policy", name, &policy(name)?)?;

@@ -46,6 +46,14 @@ pub fn replace_like(path: &Path, bytes: &[u8], mode: u32, other: &Path) -> io::R
     }
 }
 
+/// As [`replace`], for a file that root keeps and a group may read: nobody else may, at no moment.
+///
+/// # Errors
+/// With the path in the text.
+pub fn replace_for_group(path: &Path, bytes: &[u8], group: u32) -> io::Result<()> {
+    replace_with_owner(path, bytes, 0o640, Some((0, group)))
+}
+
 fn replace_with_owner(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let aside = aside(path);
     let write = || {

@@ -7,6 +7,7 @@ mod damage; // one byte is wrong, or something was taken away
 mod disk; // disks that are too small
 mod export; // everything comes on a stick
 mod fetch; // a bad line, and a mirror that misbehaves
+mod fleet; // what the fleet server is told: once, whatever happens on the way
 mod huge; // sizes beyond 32 bits
 mod idle_poll; // what a node costs that has nothing to do, and when it comes
 mod incoming; // an export is pushed, and not always to its end

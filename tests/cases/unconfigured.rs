@@ -61,7 +61,7 @@ fn wrong_usage_is_64() {
     let sandbox = Sandbox::new();
     let node = Node::new(&sandbox, "node");
     run(&mut node.prestage(["fech"])).expect(64).says(&["fech"]);
-    run(&mut node.prestage(["report", "--now"])).expect(64).says(&["--now"]);
+    run(&mut node.prestage(["report", "--json"])).expect(64).says(&["--json"]);
 }
 
 #[test]

@@ -179,7 +179,7 @@ impl FetchFragment {
 }
 
 /// `90s`, `15min`, `12h`, `7d`, `0`.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

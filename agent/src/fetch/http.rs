@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use format::envelope::MAX_ANSWER;
 use format::range::sent_range;
 use format::time::UnixTime;
 use host::clock::{Clock as _, SystemClock};
@@ -90,6 +91,19 @@ impl Client {
     /// # Errors
     /// With exit code 78, if the proxy or the CA file cannot be used.
     pub fn new(settings: &Settings, root: &Path, needs_tls: bool) -> Result<Self> {
+        Client::trusting(settings, settings.ca_file.as_deref(), root, needs_tls)
+    }
+
+    /// The same, trusting the certificates in `ca_file`; none: the system's.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn trusting(
+        settings: &Settings,
+        ca_file: Option<&Path>,
+        root: &Path,
+        needs_tls: bool,
+    ) -> Result<Self> {
         let received = Arc::new(AtomicU64::new(0));
         let proxy = settings.proxy.as_deref().map(ureq::Proxy::new).transpose();
         let mut config = ureq::Agent::config_builder()
@@ -107,7 +121,7 @@ impl Client {
             config = config.tls_config(
                 TlsConfig::builder()
                     .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                    .root_certs(RootCerts::new_with_certs(&certificates(settings, root)?))
+                    .root_certs(RootCerts::new_with_certs(&certificates(ca_file, root)?))
                     .client_cert(client_certificate(settings, root)?)
                     .build(),
             );
@@ -167,10 +181,29 @@ impl Client {
         body: &[u8],
         timeout: Duration,
     ) -> std::result::Result<(u16, String), String> {
+        let reply = self.send(false, url, header, body, timeout)?;
+        Ok((reply.status, String::from_utf8_lossy(&reply.body).into_owned()))
+    }
+
+    /// The same for a document that is posted or put, whatever is answered.
+    ///
+    /// # Errors
+    /// As [`Client::answer`].
+    pub fn send(
+        &self,
+        is_put: bool,
+        url: &str,
+        header: (&str, &str),
+        body: &[u8],
+        timeout: Duration,
+    ) -> std::result::Result<Reply, String> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let request = self.agent.post(url).config().timeout_global(Some(timeout)).build();
+        let request = if is_put { self.agent.put(url) } else { self.agent.post(url) };
+        let request = request.config().timeout_global(Some(timeout)).build();
         let request = request.header("Content-Type", "application/json").header(header.0, header.1);
-        small_answer(request.send(body).map_err(|e| explain(&e))?)
+        let response = request.send(body).map_err(|e| explain(&e))?;
+        let (status, retry_after) = (response.status().as_u16(), retry_after(&response, &self.clock));
+        Ok(Reply { status, retry_after, body: small_body(response, MAX_ANSWER as u64)? })
     }
 
     fn traffic(&self) -> Traffic {
@@ -181,13 +214,40 @@ impl Client {
     }
 }
 
+/// What a server has answered to something that was sent.
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// How long it wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// The beginning of the body.
+    pub body: Vec<u8>,
+}
+
 /// Status and the beginning of the body of an answer that is small, or of no interest beyond that.
 fn small_answer(response: ureq::http::Response<ureq::Body>) -> std::result::Result<(u16, String), String> {
     const MOST: u64 = 64 * 1024;
-    let (status, mut body) = (response.status().as_u16(), Vec::new());
-    let mut reader = response.into_body().into_reader().take(MOST);
+    let status = response.status().as_u16();
+    Ok((status, String::from_utf8_lossy(&small_body(response, MOST)?).into_owned()))
+}
+
+fn small_body(response: ureq::http::Response<ureq::Body>, most: u64) -> std::result::Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    let mut reader = response.into_body().into_reader().take(most);
     reader.read_to_end(&mut body).map_err(|e| format!("its answer breaks off: {e}"))?;
-    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    Ok(body)
+}
+
+/// How long the server wants to be left alone (RFC 9110 section 10.2.3): seconds, or a date, which is meant by the
+/// server's clock.
+fn retry_after(response: &ureq::http::Response<ureq::Body>, clock: &SystemClock) -> Option<Duration> {
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let value = header("retry-after")?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = header("date").and_then(http_date).unwrap_or_else(|| clock.now());
+    u64::try_from(http_date(value)?.since(now)).ok().map(Duration::from_secs)
 }
 
 /// A file that the configuration names, below the node's root.
@@ -258,9 +318,9 @@ pub fn base64(bytes: &[u8]) -> String {
     out
 }
 
-/// The certificates to trust: those of `[repository] ca-file`, or the system's.
-fn certificates(settings: &Settings, root: &Path) -> Result<Vec<Certificate<'static>>> {
-    let file = match &settings.ca_file {
+/// The certificates to trust: those in `ca_file`, or the system's.
+fn certificates(ca_file: Option<&Path>, root: &Path) -> Result<Vec<Certificate<'static>>> {
+    let file = match ca_file {
         Some(file) => below(root, file),
         None => SYSTEM_CA_FILES
             .iter()
@@ -372,15 +432,8 @@ impl<'c> Answer<'c> {
         TransportError::Refused(self.at(why))
     }
 
-    /// How long the server wants to be left alone (RFC 9110 section 10.2.3): seconds, or a date, which is meant by the
-    /// server's clock.
     fn retry_after(&self) -> Option<Duration> {
-        let value = self.header("retry-after")?.trim();
-        if let Ok(seconds) = value.parse() {
-            return Some(Duration::from_secs(seconds));
-        }
-        let now = self.header("date").and_then(http_date).unwrap_or_else(|| self.client.clock.now());
-        u64::try_from(http_date(value)?.since(now)).ok().map(Duration::from_secs)
+        retry_after(&self.response, &self.client.clock)
     }
 }
 

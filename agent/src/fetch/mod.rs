@@ -31,7 +31,7 @@ use host::clock::Clock;
 
 pub use background::Background;
 pub use bucket::Bucket;
-pub use http::{Client, HttpMirror, authorization};
+pub use http::{Client, HttpMirror, Reply, authorization};
 pub use local::{Archive, Folder};
 pub use origin::origin;
 pub use rule::Rule;

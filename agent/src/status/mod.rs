@@ -59,6 +59,7 @@ fn empty(node: &Node) -> NodeStatus {
             metadata_expires: None,
             reboot_required: false,
             reports_queued: 0,
+            fleet: None,
             next_fetch: None,
             mirrors_aside: Vec::new(),
             transfer: None,
@@ -75,7 +76,8 @@ fn empty(node: &Node) -> NodeStatus {
 /// If they cannot be written.
 pub fn save(node: &Node, status: &mut NodeStatus) -> Result<()> {
     status.status.updated_at = node.now();
-    status.status.reports_queued = crate::report::queued(node);
+    status.status.fleet = crate::fleet::standing(node);
+    status.status.reports_queued = crate::queue::files(node).len() as u64;
     let json = format::json::pretty(status).map_err(|e| Error::io("status", &e.into()))?;
     let metrics = prometheus::render(status);
     for (path, bytes) in

@@ -11,10 +11,11 @@ use std::path::Path;
 use host::file;
 
 use crate::error::{Error, Exit, Result};
+use crate::key;
 use crate::node::Node;
 
 /// Files and folders below `/var/lib/prestage` that are carried over; each takes the place of what is there.
-const CARRIED: [&str; 11] = [
+const CARRIED: [&str; 12] = [
     "status.json",
     "prestage.prom",
     "reports",
@@ -23,6 +24,7 @@ const CARRIED: [&str; 11] = [
     "fetch/quarantine.json",
     "fetch/pace.json",
     "fetch/mirrors.json",
+    "fetch/fleet.json",
     "private/metadata",
     "private/refused.json",
     "private/runs.json",
@@ -44,6 +46,12 @@ pub fn carry(node: &Node, target: &Path, journal: &[u8]) -> Result<()> {
         let target = to.join(name);
         file::remove(&target)?;
         copy(&from.join(name), &target)?;
+    }
+    // A node that goes back is known by the same key.
+    let (key, etc) = (node.root.join(key::FILE), target.join(key::FILE));
+    if key.exists() && etc.parent().is_some_and(|folder| folder.is_dir()) {
+        file::remove(&etc)?;
+        copy(&key, &etc)?;
     }
     Ok(file::replace(&to.join("private/journal.json"), journal, 0o600)?)
 }
