@@ -9,6 +9,8 @@
 #   make test-monitoring  an alert fires for a quarantined node and is resolved, with the distribution's Prometheus (root)
 #   make demo       the whole path on this machine with real packages (root)
 #   make demo-rpm   the same with a node of rpm and dnf (root)
+#   make demo-fleet a fleet of 50 real agents: a policy by pull request, a rollout, an automatic halt, the revert; pictures of
+#                   the dashboard in .cache/demo-fleet (root; ten minutes)
 #   make failure-table  each failure case for each package manager: exit code, and the node's state, proved (root)
 #   make test       formatting, lints, unit and end-to-end tests, a minute of fuzzing (root)
 #   make attacks    every attack that must fail, as a table: exit code, message, and whether the node changed (root)
@@ -30,7 +32,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers
+.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm demo-fleet failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -81,6 +83,10 @@ demo: setup
 demo-rpm: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
 	scripts/demo-rpm.sh
+
+demo-fleet: setup
+	@cargo build --quiet -p prestage -p prestage-build -p prestage-fleet -p prestage-tests --bins
+	scripts/demo-fleet.sh $(NODES)
 
 failure-table: setup
 	@scripts/node-root.sh minimal >/dev/null

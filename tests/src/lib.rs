@@ -12,6 +12,7 @@ pub mod bench_size; // what the agent may take, and what it takes
 pub mod container; // a node whose systemd is running
 mod content; // what a package to be made has in it
 pub mod debs; // packages on order: sizes, dependencies, conffiles, scripts that fail
+pub mod demo_fleet; // a fleet that is patched by pull request, halted, reverted
 pub mod fleet; // a fleet server that loses answers and revokes on order
 pub mod forge; // what the thief of a key can make of a repository
 mod gpg; // a key of its own for each archive

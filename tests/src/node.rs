@@ -178,6 +178,14 @@ impl Node {
         Node::over(below, sandbox, name)
     }
 
+    /// A node above another one, which must not change any more and goes after it.
+    ///
+    /// # Panics
+    /// As [`Node::new`].
+    pub fn above(below: &Node, sandbox: &Sandbox, name: &str) -> Node {
+        Node::over(&below.root, sandbox, name)
+    }
+
     fn over(below: &Path, sandbox: &Sandbox, name: &str) -> Node {
         let folder = sandbox.path().join(name);
         let (root, upper, work) = (folder.join("root"), folder.join("upper"), folder.join("work"));

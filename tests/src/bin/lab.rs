@@ -10,6 +10,7 @@
 //! prestage-lab receive FOLDER            accepts reports on loopback, a file each, until it is ended
 //! prestage-lab failure-table             runs the common suite for every package manager and prints what came of it
 //! prestage-lab kill KILLS [BACKEND...]   kill -9 at random, so often, and prints where each fell and how it ended
+//! prestage-lab demo-fleet FOLDER NODES   a rollout over so many real agents, halted and reverted; pictures go to FOLDER
 //! prestage-lab tap ADDRESS:PORT          relays to it from another port, writing down requests and counting bytes
 //! ```
 
@@ -48,10 +49,11 @@ fn main() -> ExitCode {
         ["receive", folder] => receive(folder),
         ["failure-table", only @ ..] => Ok(failure_table(only)),
         ["kill", kills, only @ ..] => return lab::kill::print(kills, only),
+        ["demo-fleet", pictures, nodes] => return lab::demo_fleet::print(pictures, nodes),
         ["tap", upstream] => tap(upstream),
         _ => {
             eprintln!(
-                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | bench-share | bench-size | peer-rows | size-by-crate FILE | receive FOLDER | failure-table [BACKEND...] | kill KILLS [BACKEND...] | tap ADDRESS:PORT"
+                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | bench-share | bench-size | peer-rows | size-by-crate FILE | receive FOLDER | failure-table [BACKEND...] | kill KILLS [BACKEND...] | demo-fleet FOLDER NODES | tap ADDRESS:PORT"
             );
             return ExitCode::from(64);
         }
