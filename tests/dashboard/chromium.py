@@ -183,7 +183,7 @@ class Page:
         """Waits until an expression is true, and gives its value."""
         end = time.monotonic() + patience
         while True:
-            value = self.eval(code)
+            value = self.eval(f"((value) => value instanceof Node ? true : value)({code})")
             if value:
                 return value
             if time.monotonic() > end:
@@ -216,11 +216,11 @@ class Page:
             self.key("Tab", shift)
         raise Failed(f"{wanted} cannot be reached with {most} Tabs; the focus is on {self.focused()}")
 
-    def screenshot(self, path, whole=True):
+    def screenshot(self, path, whole=True, top=0, most=4000):
         params = {}
         if whole:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            params = {"captureBeyondViewport": True, "clip": {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 4000), "scale": 1}}
+            params = {"captureBeyondViewport": True, "clip": {"x": 0, "y": top, "width": size["width"], "height": min(size["height"] - top, most), "scale": 1}}
         data = self.call("Page.captureScreenshot", format="png", **params)["data"]
         with open(path, "wb") as file:
             file.write(base64.b64decode(data))

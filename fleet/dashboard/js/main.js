@@ -10,6 +10,7 @@ import { startLive } from "./live.js";
 import { failure, pageFor } from "./pages.js";
 import { changed, href, parse } from "./route.js";
 import { choose, setting } from "./settings.js";
+import { markScrollers } from "./table.js";
 import { age, rewriteTimes, startClock, when } from "./time.js";
 
 const AT_LEAST_EVERY = 60_000; // read again though no event came
@@ -123,12 +124,19 @@ function draw(fresh) {
   }
   const context = { session, reload: () => read(false), announce, go, signedIn, signOut };
   const view = h("div", {}, shown.page.view(shown.route, shown.data, context));
-  place("page").removeAttribute("aria-busy");
-  morph(place("page"), view);
+  reveal(view);
   const title = shown.page.title(shown.route, shown.data);
   document.title = title ? `${title} · Prestage` : "Prestage";
   drawBanner();
   if (fresh) focusHeading();
+}
+
+/** Shows it, and says which address it belongs to. */
+function reveal(view) {
+  place("page").removeAttribute("aria-busy");
+  place("page").dataset.shown = location.hash;
+  morph(place("page"), view);
+  markScrollers(place("page"));
 }
 
 /** Whoever cannot see that another page came, hears its heading. */
@@ -156,8 +164,7 @@ function showLoading() {
 }
 
 function showFailure(problem, again) {
-  place("page").removeAttribute("aria-busy");
-  morph(place("page"), h("div", {}, failure(problem, again)));
+  reveal(h("div", {}, failure(problem, again)));
   document.title = "Problem · Prestage";
 }
 
@@ -255,6 +262,8 @@ function closeMenu() {
   place("menu-button").setAttribute("aria-expanded", "false");
   document.body.classList.remove("menu-open");
 }
+
+window.addEventListener("resize", () => markScrollers(place("page")));
 
 place("menu-button").addEventListener("click", () => {
   const open = !document.body.classList.contains("menu-open");

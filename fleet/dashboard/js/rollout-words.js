@@ -34,6 +34,18 @@ export function openBatch(rollout, now) {
   return open;
 }
 
+/** "38 of 101 batches are open". */
+export function openSentence(rollout, now) {
+  const open = openBatch(rollout, now);
+  if (open < 0) return "no batch is open yet";
+  return `${number(open + 1)} of ${count(rollout.batches.length, "batch", "batches")} ${open === 0 ? "is" : "are"} open`;
+}
+
+/** What one batch is made of, in words. */
+export function batchSentence(batch) {
+  return batchParts(batch).filter((part) => part.n > 0).map((part) => `${part.label.toLowerCase()} ${number(part.n)}`).join(", ") || "no nodes";
+}
+
 /** "1,204 of 10,000 installed (12.0 %), 3 failed". */
 export function progressSentence(rollout) {
   const parts = Object.fromEntries(progressParts(rollout).map((part) => [part.key, part.n]));

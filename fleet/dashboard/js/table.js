@@ -4,17 +4,17 @@ import { h, hidden, icon } from "./dom.js";
 
 /**
  * A table. `columns`: [{key, label, cell(row) → child, sort: wire name, number: bool, primary: bool}]. `sorted`: the wire's
- * word, with "-" in front if descending. `sortHref(word)`: where a header leads.
+ * word, with "-" in front if descending. `sortHref(word)`: where a header leads. `compact`: small enough to stay a table on a phone.
  */
-export function table({ caption, columns, rows, rowKey, sorted, sortHref, empty }) {
+export function table({ caption, columns, rows, rowKey, sorted, sortHref, empty, compact }) {
   if (rows.length === 0 && empty) return h("p", { class: "empty" }, empty);
   return h(
     "div",
-    { class: "table-scroll", role: "region", "aria-label": caption, tabindex: "0" },
+    { class: "table-scroll", role: "group", "aria-label": caption },
     h(
       "table",
       // Said outright, because on a phone rows are shown as cards, and browsers then forget that it is a table.
-      { class: "table", role: "table" },
+      { class: ["table", compact && "tight"], role: "table" },
       h("caption", { class: "sr-only" }, caption),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) => header(column, sorted, sortHref)))),
       h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row", "data-key": rowKey?.(row) ?? null }, columns.map((column) => cell(column, row))))),
@@ -49,6 +49,14 @@ function cell(column, row) {
     { scope: column.primary ? "row" : null, role: column.primary ? "rowheader" : "cell", class: [column.number && "number", column.class], "data-label": column.label },
     h("div", {}, column.cell(row)),
   );
+}
+
+/** Whatever is too wide for its place can be scrolled with the keyboard; what is not is no stop on anybody's way. */
+export function markScrollers(root) {
+  for (const box of root.querySelectorAll(".table-scroll")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
 }
 
 /** Facts as name and value; those without a value are left out. */

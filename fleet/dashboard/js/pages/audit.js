@@ -22,7 +22,7 @@ export const page = {
       h("form", { class: "filters", "aria-label": "Filter the audit log", on: { submit: (event) => event.preventDefault() } },
         FIELDS.map(([name, label, hint]) => h("div", { class: "field" }, h("label", { for: `a-${name}` }, label),
           h("input", { id: `a-${name}`, type: "text", value: route.query.get(name) ?? "", placeholder: hint, autocomplete: "off", on: { change: (event) => go(changed(route, { [name]: event.target.value.trim() })) } })))),
-      table({
+      h("div", { class: "panel" }, table({
         caption: "Audit log",
         rows: data.items,
         rowKey: (row) => String(row.id),
@@ -36,7 +36,7 @@ export const page = {
           { label: "Outcome", class: "wide", cell: (row) => row.outcome },
           { label: "From", cell: (row) => row.from },
         ],
-      }),
+      })),
       h("nav", { class: "pager", "aria-label": "Pages" }, h("span", {}), h("span", { class: "pager-links" },
         cursor ? h("a", { class: "button", href: changed(route, {}) }, "Newest") : null,
         data.next ? h("a", { class: "button", href: changed(route, { cursor: data.next }) }, "Older") : null)),

@@ -24,28 +24,28 @@ export const page = {
       form(route, data, context),
       h("p", { class: "exports" }, "Export: ", EXPORTS.map(([format, label]) => h("a", { class: "button", download: `compliance-${data.at.slice(0, 10)}.${format}`, href: address("compliance", { ...question(route), at: data.at, format, ...(format === "json" ? { limit: SIZE, cursor: route.query.get("cursor") } : {}) }) }, icon("fetching"), label)),
         h("label", { class: "check" }, h("input", { type: "checkbox", checked: route.query.get("packages") === "true", on: { change: (event) => context.go(changed(route, { packages: event.target.checked ? "true" : "" })) } }), "with packages (JSON and NDJSON)")),
-      table({
+      h("div", { class: "panel" }, table({
         caption: `What each node had at ${utc(data.at)}`,
         rows: data.items,
         rowKey: (row) => row.node,
         empty: "No node matches, or none was known at that time.",
         columns: [
           { label: "Node", primary: true, cell: (row) => h("a", { href: href(["nodes", row.node]), class: "name" }, row.node) },
-          { label: "Site", cell: (row) => row.site || none() },
-          { label: "Variant", cell: (row) => row.variant || none() },
-          { label: "Bundle", cell: (row) => (row.bundle ? [row.bundle, h("span", { class: "muted small" }, ` cycle ${row.cycle}`)] : h("strong", { class: "is-bad" }, "none")) },
+          { label: "Site", class: "id", cell: (row) => row.site || none() },
+          { label: "Variant", class: "id", cell: (row) => row.variant || none() },
+          { label: "Bundle", class: "id", cell: (row) => (row.bundle ? [row.bundle, h("span", { class: "muted small" }, ` cycle ${row.cycle}`)] : h("strong", { class: "is-bad" }, "none")) },
           { label: "Since", cell: (row) => (row.since ? when(row.since) : none()) },
           { label: "Advisories", cell: advisories },
           { label: "Installed set", cell: (row) => (row.inventory ? h("span", { class: "mono", title: row.inventory }, short(row.inventory)) : none()) },
           { label: "Last outcome", cell: (row) => (row.outcome ? outcomeBadge(row.outcome) : none()) },
         ],
-      }),
+      })),
       pager(route, data),
     ];
   },
 };
 
-const none = () => h("span", { class: "muted" }, "–");
+const none = () => h("span", { class: "muted nothing" }, "–");
 
 function question(route) {
   return { at: route.query.get("at"), node: route.query.get("node"), label: route.query.getAll("label"), packages: route.query.get("packages") };
@@ -86,7 +86,7 @@ function advisories(row) {
   if (row.advisories === null) return h("span", { class: "muted", title: "The index of its bundle is not known to the server" }, "not known");
   if (row.advisories.length === 0) return "0";
   const grave = row.advisories.filter((one) => /critical|high|important/i.test(one.severity)).length;
-  return h("details", { "data-key": `adv-${row.node}` }, h("summary", {}, count(row.advisories.length, "fixed", "fixed"), grave ? `, ${number(grave)} grave` : ""),
+  return h("details", { "data-key": `adv-${row.node}` }, h("summary", {}, count(row.advisories.length, "advisory", "advisories"), grave ? `, ${number(grave)} grave` : ""),
     h("ul", { class: "plain-list" }, row.advisories.map((one) => h("li", {}, h("span", { class: "mono" }, one.id), ` ${one.severity}, ${one.source}`))));
 }
 

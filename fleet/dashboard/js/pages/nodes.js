@@ -52,7 +52,7 @@ export const page = {
             h("li", { "data-key": name }, h("a", { href: changed(route, { [name]: "", from: "" }), class: "chip" }, `${label}: ${shownValue(name, route)}`, icon("failed"), h("span", { class: "sr-only" }, ", remove this filter")))),
             h("li", {}, h("a", { href: href(["nodes"], { sort: route.query.get("sort"), limit: route.query.get("limit") }), class: "chip quiet" }, "Remove all")))
         : null,
-      table({
+      h("div", { class: "panel" }, table({
         caption: "Nodes",
         columns,
         rows: found.items,
@@ -60,7 +60,7 @@ export const page = {
         sorted: sorted(route),
         sortHref: (word) => changed(route, { sort: word, from: "" }),
         empty: active.length ? "No node matches. Remove a filter, or look for part of a name." : "No node is enrolled yet: prestage enroll on a node, with a token from Access.",
-      }),
+      })),
       pager(route, found),
     ];
   },
@@ -69,15 +69,15 @@ export const page = {
 const columns = [
   { label: "Node", sort: "name", primary: true, cell: (row) => h("a", { href: href(["nodes", row.node]), class: "name" }, row.node) },
   { label: "State", sort: "state", cell: state },
-  { label: "What is", class: "wide", cell: (row) => h("span", { class: "clamp", title: row.summary }, row.summary) },
-  { label: "Site", sort: "site", cell: (row) => row.site || none() },
-  { label: "Variant", sort: "variant", cell: (row) => row.variant || none() },
-  { label: "Bundle", sort: "bundle", cell: (row) => row.bundle || none() },
+  { label: "What is", class: "wide widest", cell: (row) => h("span", { class: "clamp", title: row.summary }, row.summary) },
+  { label: "Site", sort: "site", class: "id", cell: (row) => row.site || none() },
+  { label: "Variant", sort: "variant", class: "id", cell: (row) => row.variant || none() },
+  { label: "Bundle", sort: "bundle", class: "id", cell: (row) => row.bundle || none() },
   { label: "Failing since", sort: "failingSince", cell: (row) => (row.failingSince ? age(row.failingSince) : none()) },
   { label: "Last heard", sort: "lastSeen", cell: heard },
 ];
 
-const none = () => h("span", { class: "muted" }, "–");
+const none = () => h("span", { class: "muted nothing" }, "–");
 
 function state(row) {
   const was = row.state === "silent" && row.reportedState ? h("span", { class: "muted small" }, ` was: ${describe(row.reportedState).label.toLowerCase()}`) : null;
@@ -131,13 +131,15 @@ function filters(route, summary, policies, { go }) {
     h("div", { class: "field" }, h("label", { for: `f-${name}` }, label),
       h("input", { id: `f-${name}`, type: "text", value: route.query.get(name) ?? "", placeholder: hint, autocomplete: "off", spellcheck: "false", on: { change: set(name) } }));
   const states = [[WRONG, "Anything wrong"], ...[...STATES].map(([key, known]) => [key, `${known.label} (${number(summary.states[key] ?? 0)})`])];
-  return h("form", { class: "filters", role: "search", "aria-label": "Filter nodes", on: { submit: (event) => event.preventDefault() } },
+  // On a phone the nodes come first; which filters are in force stands below it in any case.
+  return h("details", { class: "fold", open: matchMedia("(min-width: 40rem)").matches }, h("summary", {}, "Filters"),
+    h("form", { class: "filters", role: "search", "aria-label": "Filter nodes", on: { submit: (event) => event.preventDefault() } },
     pick("state", "State", states),
     pick("variant", "Variant", summary.variants.filter((one) => one.variant).map((one) => [one.variant, one.variant])),
     pick("bundle", "Installed bundle", summary.bundles.filter((one) => one.bundle).map((one) => [one.bundle, one.bundle])),
     pick("policy", "Policy", policies.map((one) => [one, one])),
     type("site", "Site", "store-0815"),
-    type("label", "Label", "role=till"));
+    type("label", "Label", "role=till")));
 }
 
 function pager(route, found) {

@@ -7,8 +7,9 @@ import { last, levelSentence, series, splitBar, stackedOverTime, sum } from "../
 import { h, icon } from "../dom.js";
 import { bytes, count, number, parseTime, percent } from "../format.js";
 import { href } from "../route.js";
-import { progressParts, progressSentence } from "../rollout-words.js";
+import { openSentence, progressParts, progressSentence } from "../rollout-words.js";
 import { badge, GROUPS, grouped, outcomeBadge, rolloutBadge, STATES } from "../states.js";
+import { strip } from "../strip.js";
 import { section, table } from "../table.js";
 import { age, now, when } from "../time.js";
 
@@ -111,7 +112,8 @@ function active(rollouts) {
             h("a", { href: href(["rollouts", one.namespace, one.name]) }, `${one.namespace}/${one.name}`), " ", rolloutBadge(one.state),
             h("span", { class: "muted" }, ` ${one.bundle}`)),
           splitBar(progressParts(one), progressSentence(one)),
-          h("p", { class: "small" }, progressSentence(one))))));
+          h("p", { class: "small" }, progressSentence(one), one.batches.length ? `; ${openSentence(one, now())}.` : "."),
+          strip(one, now())))));
 }
 
 function overTime(route, { history }) {
@@ -137,6 +139,7 @@ function causes(summary) {
   return section("Failures by cause", {},
     table({
       caption: "Nodes whose last install or fetch failed, by cause",
+      compact: true,
       rows: [...summary.failures].sort((a, b) => b.nodes - a.nodes),
       rowKey: (row) => row.cause,
       empty: "The last install and fetch of every node went well.",
@@ -154,6 +157,7 @@ function silence(summary) {
   return section("Silence by age", {},
     table({
       caption: "Nodes that are silent for at least so long",
+      compact: true,
       rows,
       rowKey: (row) => String(row.hours),
       empty: "Every node that should have reported has.",
@@ -176,6 +180,7 @@ function expiring({ repository, summary }) {
     problem ? h("p", { class: "inline-problem" }, icon("warning"), problem) : null,
     table({
       caption: "When the repository's metadata expires, by role",
+      compact: true,
       rows: [...(repository?.roles ?? [])].sort((a, b) => parseTime(a.expires) - parseTime(b.expires)),
       rowKey: (row) => row.role,
       empty: summary.metadata?.expires ? ["The metadata expires ", age(summary.metadata.expires), "."] : "The server reads no repository: [repository] in its configuration.",
@@ -195,6 +200,7 @@ function parts(title, name, items, key, total) {
   return section(title, {},
     table({
       caption: title,
+      compact: true,
       rows: shown,
       rowKey: (row) => row[key],
       empty: "Nothing yet.",

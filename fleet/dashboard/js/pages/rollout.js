@@ -7,7 +7,8 @@ import { ask } from "../dialog.js";
 import { h, icon } from "../dom.js";
 import { count, number, percent } from "../format.js";
 import { href } from "../route.js";
-import { actWords, batchParts, openBatch, possibleActs, progressParts, progressSentence } from "../rollout-words.js";
+import { actWords, batchParts, batchSentence, openBatch, openSentence, possibleActs, progressParts, progressSentence } from "../rollout-words.js";
+import { strip } from "../strip.js";
 import { rolloutBadge } from "../states.js";
 import { facts, section, table } from "../table.js";
 import { age, now, when } from "../time.js";
@@ -103,22 +104,10 @@ function batches(rollout) {
   const all = near.length === rollout.batches.length;
   const local = rollout.plan?.localTime;
   return section("Batches", {},
-    h("p", {}, open < 0 ? "None is open yet." : `${number(open + 1)} of ${count(rollout.batches.length, "batch", "batches")} open${rollout.state === "running" || rollout.state === "done" ? "" : ", as far as the plan goes"}.`, local ? " Times are those of each node's own clock on the wall." : ""),
-    strip(rollout, open),
+    h("p", {}, openSentence(rollout, now()), ".", rollout.state === "halted" || rollout.state === "paused" ? ` While it is ${rollout.state}, no node of any batch begins.` : "", local ? " Times are those of each node's own clock on the wall." : ""),
+    strip(rollout, now()),
     batchTable(all ? "Batches" : "Batches around the one that was opened last", near, rollout, open),
     all ? null : h("details", { class: "as-table", "data-key": "all-batches" }, h("summary", {}, `All ${number(rollout.batches.length)} batches`), batchTable("All batches", rollout.batches, rollout, open)));
-}
-
-/** All batches beside each other, however many; the table below has the numbers. */
-function strip(rollout, open) {
-  if (rollout.batches.length < 3 || rollout.batches.length > 200) return null;
-  return h("div", { class: "strip", role: "img", "aria-label": `Progress of ${rollout.batches.length} batches; the table has the numbers` },
-    rollout.batches.map((batch, i) => h("div", { class: ["strip-batch", i > open && "is-closed"], title: `Batch ${batch.batch}: ${batchSentence(batch)}` },
-      batch.nodes === 0 ? null : batchParts(batch).filter((part) => part.n > 0).map((part) => h("span", { class: `fill-${part.key}`, "height%": ((part.n / batch.nodes) * 100).toFixed(2) })))));
-}
-
-function batchSentence(batch) {
-  return batchParts(batch).filter((part) => part.n > 0).map((part) => `${part.label.toLowerCase()} ${number(part.n)}`).join(", ") || "no nodes";
 }
 
 function batchTable(caption, rows, rollout, open) {

@@ -25,7 +25,7 @@ export const page = {
     const rows = [...rollouts].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || `${a.namespace}/${a.name}`.localeCompare(`${b.namespace}/${b.name}`));
     return [
       h("div", { class: "page-head" }, h("h1", {}, "Rollouts"), h("p", { class: "muted" }, count(rollouts.length, "policy", "policies"))),
-      table({
+      h("div", { class: "panel" }, table({
         caption: "Rollouts, those that are stopped first",
         rows,
         rowKey: (row) => `${row.namespace}/${row.name}`,
@@ -38,7 +38,7 @@ export const page = {
           { label: "Progress", class: "wide", cell: (row) => [splitBar(progressParts(row), progressSentence(row)), h("span", { class: "small" }, progressSentence(row))] },
           { label: "Failed", number: true, cell: (row) => number(row.failed) },
         ],
-      }),
+      })),
     ];
   },
 };
