@@ -6,6 +6,7 @@
 #   make dist-cross  the agent for arm64 and armhf, run under qemu through whole cases (root; a quarter of an hour)
 #   make packages   DEB and RPM of agent and build tool, in target/packages, as lintian and rpmlint want them (root)
 #   make test-packages  their life: installed, upgraded, removed, purged; booted under systemd; the agent patches itself (root)
+#   make test-dashboard  the fleet dashboard in a real Chromium, with 10,000 nodes; pictures in target/dashboard (root)
 #   make test-monitoring  an alert fires for a quarantined node and is resolved, with the distribution's Prometheus (root)
 #   make demo       the whole path on this machine with real packages (root)
 #   make demo-rpm   the same with a node of rpm and dnf (root)
@@ -32,7 +33,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm demo-fleet failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers
+.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm demo-fleet failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers test-dashboard
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -64,6 +65,11 @@ test-monitoring: setup
 	scripts/node-root.sh minimal >/dev/null
 	cargo build --quiet --workspace --bins --tests
 	cargo test -p prestage-tests --test e2e -- --ignored --nocapture monitoring::
+
+# Chromium is installed for it, and axe-core fetched.
+test-dashboard: setup
+	@cargo build --quiet -p prestage-build -p prestage-fleet
+	tests/dashboard/run
 
 # A rebuild beside the first build, to upgrade to.
 test-packages: packages
@@ -100,7 +106,7 @@ lint: setup
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	cargo clippy -p prestage-conformance --features ecdsa --all-targets --quiet -- -D warnings
-	shellcheck -x scripts/*.sh packaging/signers/openssl .ci/run tests/python-tuf/run conformance/prestage-conformance tests/vm/guest/bin/* tests/vm/guest/build-disk
+	shellcheck -x scripts/*.sh packaging/signers/openssl .ci/run tests/python-tuf/run tests/dashboard/run conformance/prestage-conformance tests/vm/guest/bin/* tests/vm/guest/build-disk
 	$(if $(deny),cargo deny --offline --log-level error check bans licenses sources)
 
 # The node root first, and apart from the tests, so that none of them waits for the archive.

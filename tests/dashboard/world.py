@@ -238,7 +238,7 @@ logins = 1000
 
     def token(self, role):
         """An operator's token, made on the server's own machine."""
-        return self.fleet("token", "new", "--role", role, f"{role} of the test").strip().split()[-1]
+        return self.fleet("token", "new", "--name", f"{role} of the test", "--role", role).strip()
 
     def start(self):
         log = f"{self.folder}/server.log"

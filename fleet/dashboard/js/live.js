@@ -8,6 +8,7 @@ import { address, get, onServer } from "./api.js";
 
 const QUIET = 30_000; // without an event for so long, the server is asked whether it is there
 const STALE = 45_000; // without any word for so long, what is shown is old
+const GRACE = 5000; // the server ends every stream now and then; if it is opened again at once, nobody needs to know
 const RETRY = [1000, 2000, 5000, 10_000, 15_000]; // between tries to hear events again, then always the last
 const HIDDEN = 60_000; // a tab that nobody looks at for so long gives its connection back
 
@@ -31,7 +32,7 @@ export function startLive({ onChange, onEvent }) {
     const next =
       silence > STALE || (away && silence > STALE / 3) ? "stale"
       : away ? "reconnecting"
-      : opened ? "live"
+      : opened || (state === "live" && silence < GRACE) ? "live"
       : tries > 2 ? "polling"
       : "reconnecting";
     if (next !== state) {

@@ -98,7 +98,7 @@ async function read(fresh) {
   dirty = false;
   const slow = fresh && setTimeout(() => loading === controller && showLoading(), 150);
   try {
-    const data = await mine.page.load(mine.route, controller.signal);
+    const data = await mine.page.load(mine.route, controller.signal, session);
     if (mine !== shown || controller.signal.aborted) return;
     mine.data = data;
     mine.loadedAt = Date.now();
@@ -227,13 +227,13 @@ const NAV = [
   ["quarantine", "Quarantine", "shield"],
   ["compliance", "Compliance", "calendar"],
   ["audit", "Audit log", "audit"],
-  ["access", "Access", "key", "admin"],
+  ["access", "Access", "key", ["operator", "admin"]],
 ];
 
 function drawNav() {
   if (!session) return;
   const here = shown.route.segments[0] ?? "";
-  const links = NAV.filter(([, , , role]) => !role || session.role === role).map(([where, label, picture]) =>
+  const links = NAV.filter(([, , , roles]) => !roles || roles.includes(session.role)).map(([where, label, picture]) =>
     h("li", {}, h("a", { href: href(where ? [where] : []), "aria-current": here === where ? "page" : null }, icon(picture), label)));
   morph(place("nav"), h("nav", {},
     h("ul", { class: "nav-links" }, links),

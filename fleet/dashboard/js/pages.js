@@ -1,7 +1,7 @@
 // Which page belongs to which address. A page is a value:
 //
 //   title(route, data)             what the window is called
-//   load(route, signal)            reads what it needs; a promise
+//   load(route, signal, session)   reads what it needs; a promise
 //   view(route, data, context)     elements; context: {session, reload, go, announce, signedIn}
 //   wants(kind, data, route)       whether an event ("summary", "node", "rollout") concerns it
 //   every                          milliseconds between two reads because of events, at least

@@ -13,20 +13,21 @@ export const page = {
   every: 10_000,
   wants: () => false,
 
-  async load(route, signal) {
+  async load(route, signal, session) {
     const [tokens, enrollments] = await Promise.all([
-      get("tokens", {}, signal),
+      // Operators may let nodes enrol; who has which token is for admins.
+      session.role === "admin" ? get("tokens", {}, signal) : undefined,
       get("enrollments", { limit: 50, cursor: route.query.get("cursor") }, signal),
     ]);
-    return { tokens: tokens.items, enrollments };
+    return { tokens: tokens?.items, enrollments };
   },
 
   view(route, { tokens, enrollments }, context) {
-    const people = tokens.filter((one) => one.kind === "operator");
-    const machines = tokens.filter((one) => one.kind === "enrollment");
+    const people = tokens?.filter((one) => one.kind === "operator");
+    const machines = tokens?.filter((one) => one.kind === "enrollment");
     return [
       h("div", { class: "page-head" }, h("h1", {}, "Access")),
-      section("Tokens of people", { aside: h("button", { type: "button", id: "new-operator", class: "button", on: { click: () => makeOperator(context) } }, "New token …") },
+      people && section("Tokens of people", { aside: h("button", { type: "button", id: "new-operator", class: "button", on: { click: () => makeOperator(context) } }, "New token …") },
         table({
           caption: "Tokens of people",
           rows: people,
@@ -43,7 +44,7 @@ export const page = {
           ],
         })),
       section("Tokens for enrolment", { aside: h("button", { type: "button", id: "new-enrollment", class: "button", on: { click: () => makeEnrollment(context) } }, "New token …") },
-        table({
+        !machines ? h("p", { class: "muted" }, "Which tokens there are is shown to admins.") : table({
           caption: "Tokens for enrolment",
           rows: machines,
           rowKey: (row) => row.id,

@@ -34,7 +34,7 @@ export const page = {
     return h("div", { class: "login" },
       h("svg", { class: "login-mark", "aria-hidden": "true", focusable: "false" }, h("use", { href: "icons.svg#brand" })),
       h("h1", {}, "Prestage fleet"),
-      h("p", { class: "muted" }, "Sign in with your token. An admin makes one under Access, or on the server: ", h("code", {}, "prestage-fleet token new"), "."),
+      h("p", { class: "muted" }, "Sign in with your token. An admin makes one under Access, or on the server: ", h("code", {}, "prestage-fleet token new --name YOU --role operator"), "."),
       h("form", { on: { submit }, autocomplete: "on" },
         h("div", { class: "field" }, h("label", { for: "token" }, "Token"), h("input", { id: "token", name: "token", type: "password", required: true, autocomplete: "current-password", spellcheck: "false", maxlength: "500" })),
         problem,
