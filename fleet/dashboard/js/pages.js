@@ -27,7 +27,8 @@ export function pageFor(route, session) {
   if (first === "nodes") return third !== undefined ? nowhere : second === undefined ? nodes : node;
   if (first === "rollouts") return second === undefined ? rollouts : third === undefined ? nowhere : rollout;
   const single = { quarantine, compliance, audit, access }[first];
-  return single && second === undefined ? single : nowhere;
+  if (!single || second !== undefined) return nowhere;
+  return first === "access" && session.role === "viewer" ? forbidden : single;
 }
 
 const nowhere = {
@@ -36,6 +37,16 @@ const nowhere = {
   view: () => [
     h("h1", {}, "There is no such page"),
     h("p", {}, "The address may have been cut off on its way. ", h("a", { href: "#/" }, "To the overview")),
+  ],
+  every: 60_000,
+};
+
+const forbidden = {
+  title: () => "You may not see this",
+  load: async () => null,
+  view: () => [
+    h("h1", {}, "You may not see this"),
+    h("p", {}, "Giving access needs the role operator or admin. ", h("a", { href: "#/" }, "To the overview")),
   ],
   every: 60_000,
 };
