@@ -72,11 +72,11 @@ export function hidden(text) {
 /** Makes the children of `shown` equal those of `wanted`, and keeps every element that can stay. */
 export function morph(shown, wanted) {
   const focused = document.activeElement;
+  const inside = shown.contains(focused);
   morphChildren(shown, wanted);
-  // An element that changed its place lost the focus on the way.
-  if (focused && focused !== document.activeElement && focused.isConnected && shown.contains(focused)) {
-    focused.focus({ preventScroll: true });
-  }
+  if (!inside || focused === document.activeElement) return;
+  // An element that changed its place lost the focus on the way; one that is gone leaves it to the heading, not to nobody.
+  (focused.isConnected ? focused : shown.querySelector("h1"))?.focus({ preventScroll: true });
 }
 
 function morphElement(old, fresh) {

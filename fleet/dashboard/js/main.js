@@ -135,6 +135,8 @@ function draw(fresh) {
 function reveal(view) {
   place("page").removeAttribute("aria-busy");
   place("page").dataset.shown = location.hash;
+  const heading = view.querySelector("h1");
+  if (heading) heading.tabIndex = -1;
   morph(place("page"), view);
   markScrollers(place("page"));
 }
@@ -143,7 +145,6 @@ function reveal(view) {
 function focusHeading() {
   const heading = place("page").querySelector("h1");
   if (!heading || heading.contains(document.activeElement)) return;
-  heading.tabIndex = -1;
   if (shown.page.focus) place(shown.page.focus)?.focus();
   else heading.focus({ preventScroll: true });
 }
