@@ -48,15 +48,33 @@ class Chromium:
 
         self.process = subprocess.Popen(
             [
-                find_chromium(), "--headless=new", "--remote-debugging-pipe", f"--user-data-dir={self.folder}/profile",
+                find_chromium(),
+                "--headless=new",
+                "--remote-debugging-pipe",
+                f"--user-data-dir={self.folder}/profile",
                 "--no-sandbox",  # it runs as root, in a test, and sees nothing but our own server
-                "--no-first-run", "--no-default-browser-check", "--disable-background-networking", "--disable-component-update",
-                "--disable-default-apps", "--disable-extensions", "--disable-sync", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-                "--force-color-profile=srgb", "--lang=en-GB", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "about:blank",
+                "--no-first-run",
+                "--no-default-browser-check",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-default-apps",
+                "--disable-extensions",
+                "--disable-sync",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--hide-scrollbars",
+                "--force-color-profile=srgb",
+                "--lang=en-GB",
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                "about:blank",
             ],
             env={**os.environ, "HOME": self.folder, "TZ": "Europe/Berlin"},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(f"{self.folder}/log", "wb"),
-            close_fds=False, preexec_fn=arrange, start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=open(f"{self.folder}/log", "wb"),
+            close_fds=False,
+            preexec_fn=arrange,
+            start_new_session=True,
         )
         os.close(to_read)
         os.close(to_write)
@@ -99,7 +117,7 @@ class Chromium:
                 message["sessionId"] = session
             data = json.dumps(message).encode() + b"\0"
             while data:
-                data = data[os.write(self.to_browser, data):]
+                data = data[os.write(self.to_browser, data) :]
         try:
             answer = waiting.get(timeout=PATIENCE)
         except queue.Empty:
@@ -145,9 +163,14 @@ class Page:
     def _event(self, method, params):
         if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
-            self.problems.append("exception: " + details.get("exception", {}).get("description", details["text"]))
+            self.problems.append(
+                "exception: " + details.get("exception", {}).get("description", details["text"])
+            )
         elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
-            self.problems.append("console: " + " ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"]))
+            self.problems.append(
+                "console: "
+                + " ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"])
+            )
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             text = f"{params['entry']['text']} {params['entry'].get('url', '')}"
             if not any(word in text for word in self.expected):
@@ -158,15 +181,27 @@ class Page:
             self.requests.append((params["request"]["method"], params["request"]["url"], time.monotonic()))
         elif method == "Page.javascriptDialogOpening":
             self.dialogs.append(params["message"])
-            threading.Thread(target=self.call, args=("Page.handleJavaScriptDialog",), kwargs={"accept": True}, daemon=True).start()
+            threading.Thread(
+                target=self.call, args=("Page.handleJavaScriptDialog",), kwargs={"accept": True}, daemon=True
+            ).start()
 
     def size(self, width, height, phone=False):
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1, mobile=phone)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=2 if phone else 1,
+            mobile=phone,
+        )
 
     def media(self, dark, reduced_motion=True):
-        self.call("Emulation.setEmulatedMedia", features=[
-            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
-            {"name": "prefers-reduced-motion", "value": "reduce" if reduced_motion else "no-preference"}])
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[
+                {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+                {"name": "prefers-reduced-motion", "value": "reduce" if reduced_motion else "no-preference"},
+            ],
+        )
 
     def open(self, url):
         self.call("Page.navigate", url=url)
@@ -187,12 +222,18 @@ class Page:
             if value:
                 return value
             if time.monotonic() > end:
-                raise Failed(f"{what or code}: not within {patience} s; the page says: {self.eval('document.body.innerText')[:600]!r}")
+                raise Failed(
+                    f"{what or code}: not within {patience} s; the page says: {self.eval('document.body.innerText')[:600]!r}"
+                )
             time.sleep(0.05)
 
     KEYS = {
-        "Tab": ("Tab", 9, None), "Enter": ("Enter", 13, "\r"), "Escape": ("Escape", 27, None), "/": ("Slash", 191, "/"),
-        " ": ("Space", 32, " "), "ArrowDown": ("ArrowDown", 40, None),
+        "Tab": ("Tab", 9, None),
+        "Enter": ("Enter", 13, "\r"),
+        "Escape": ("Escape", 27, None),
+        "/": ("Slash", 191, "/"),
+        " ": ("Space", 32, " "),
+        "ArrowDown": ("ArrowDown", 40, None),
     }
 
     def key(self, key, shift=False):
@@ -206,7 +247,9 @@ class Page:
 
     def focused(self):
         """What has the focus: its tag, id and text."""
-        return self.eval("(() => { const e = document.activeElement; return `${e.tagName.toLowerCase()}#${e.id} ${(e.textContent || e.value || '').trim().slice(0, 60)}`; })()")
+        return self.eval(
+            "(() => { const e = document.activeElement; return `${e.tagName.toLowerCase()}#${e.id} ${(e.textContent || e.value || '').trim().slice(0, 60)}`; })()"
+        )
 
     def tab_to(self, wanted, most=80, shift=False):
         """Presses Tab until an element matching the selector has the focus."""
@@ -220,7 +263,16 @@ class Page:
         params = {}
         if whole:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            params = {"captureBeyondViewport": True, "clip": {"x": 0, "y": top, "width": size["width"], "height": min(size["height"] - top, most), "scale": 1}}
+            params = {
+                "captureBeyondViewport": True,
+                "clip": {
+                    "x": 0,
+                    "y": top,
+                    "width": size["width"],
+                    "height": min(size["height"] - top, most),
+                    "scale": 1,
+                },
+            }
         data = self.call("Page.captureScreenshot", format="png", **params)["data"]
         with open(path, "wb") as file:
             file.write(base64.b64decode(data))

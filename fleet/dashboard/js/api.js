@@ -37,7 +37,8 @@ function tell(event, detail) {
 export function address(path, parameters = {}) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
-    for (const one of [value].flat()) if (one !== undefined && one !== null && one !== "") query.append(name, one);
+    for (const one of [value].flat())
+      if (one !== undefined && one !== null && one !== "") query.append(name, one);
   }
   const text = query.toString();
   return BASE + path + (text ? `?${text}` : "");
@@ -80,7 +81,10 @@ async function call(method, url, body, signal) {
   } catch (error) {
     if (signal?.aborted) throw error;
     const late = error.name === "TimeoutError";
-    const problem = new Problem(0, late ? "the server did not answer in time" : "the server cannot be reached");
+    const problem = new Problem(
+      0,
+      late ? "the server did not answer in time" : "the server cannot be reached",
+    );
     tell("away", problem);
     throw problem;
   }
@@ -101,14 +105,22 @@ function read(answer, text) {
   try {
     return JSON.parse(text);
   } catch {
-    throw new Problem(0, "the server's answer could not be read", "it is not JSON; is something else answering in its place?");
+    throw new Problem(
+      0,
+      "the server's answer could not be read",
+      "it is not JSON; is something else answering in its place?",
+    );
   }
 }
 
 function refusal(answer, text) {
   try {
     const problem = JSON.parse(text);
-    return new Problem(answer.status, problem.title ?? `the server answered ${answer.status}`, problem.detail);
+    return new Problem(
+      answer.status,
+      problem.title ?? `the server answered ${answer.status}`,
+      problem.detail,
+    );
   } catch {
     return new Problem(answer.status, `the server answered ${answer.status} ${answer.statusText}`.trim());
   }

@@ -22,7 +22,8 @@ function nodesInTrouble({ summary, since = {} }) {
   const of = (state) => summary.states[state] ?? 0;
   const list = (state, sort = "failingSince") => href(["nodes"], { state, sort });
   const found = [];
-  const add = (state, item) => of(state) > 0 && found.push({ key: state, since: since[state], href: list(state, item.sort), ...item });
+  const add = (state, item) =>
+    of(state) > 0 && found.push({ key: state, since: since[state], href: list(state, item.sort), ...item });
   add("needsPerson", {
     level: "bad",
     title: `${count(of("needsPerson"), "node needs", "nodes need")} a person`,
@@ -61,14 +62,31 @@ function rollouts({ rollouts: items = [] }) {
     const item = { key: `rollout ${name}`, href: href(["rollouts", one.namespace, one.name]) };
     const left = `${number(one.nodes - one.finished)} of ${count(one.nodes, "node")} have not finished.`;
     if (one.state === "halted") {
-      found.push({ ...item, level: "bad", title: `Rollout ${name} is halted`, since: one.at,
+      found.push({
+        ...item,
+        level: "bad",
+        title: `Rollout ${name} is halted`,
+        since: one.at,
         text: `${one.reason ? `“${one.reason}”${one.by ? `, ${one.by}` : ""}. ` : ""}${left}`,
-        todo: "Find the cause; then resume it, or roll it back." });
+        todo: "Find the cause; then resume it, or roll it back.",
+      });
     } else if (one.stuck) {
-      found.push({ ...item, level: "warn", title: `Rollout ${name} does not go on`, text: `${one.stuck}. ${left}`.replace("..", "."), todo: "Look at the batch that is open." });
+      found.push({
+        ...item,
+        level: "warn",
+        title: `Rollout ${name} does not go on`,
+        text: `${one.stuck}. ${left}`.replace("..", "."),
+        todo: "Look at the batch that is open.",
+      });
     } else if (one.state === "paused") {
-      found.push({ ...item, level: "info", title: `Rollout ${name} is paused`, since: one.at,
-        text: `${one.reason ? `“${one.reason}”${one.by ? `, ${one.by}` : ""}. ` : ""}${left}`, todo: "Resume it when the reason has gone." });
+      found.push({
+        ...item,
+        level: "info",
+        title: `Rollout ${name} is paused`,
+        since: one.at,
+        text: `${one.reason ? `“${one.reason}”${one.by ? `, ${one.by}` : ""}. ` : ""}${left}`,
+        todo: "Resume it when the reason has gone.",
+      });
     }
   }
   return found;
@@ -77,16 +95,36 @@ function rollouts({ rollouts: items = [] }) {
 function metadata({ summary, repository }, now) {
   const found = [];
   if (summary.metadata?.problem) {
-    found.push({ key: "metadata", level: "bad", title: "The repository's metadata is in trouble", text: `${summary.metadata.problem}`,
-      todo: "When it expires, nodes install nothing new. Look at whatever runs prestage-build refresh-timestamp." });
+    found.push({
+      key: "metadata",
+      level: "bad",
+      title: "The repository's metadata is in trouble",
+      text: `${summary.metadata.problem}`,
+      todo: "When it expires, nodes install nothing new. Look at whatever runs prestage-build refresh-timestamp.",
+    });
   }
   for (const role of repository?.roles ?? []) {
     const left = parseTime(role.expires) - now;
-    const renew = BY_HAND.has(role.role) ? "Arrange the key ceremony that signs it anew." : "Look at whatever runs prestage-build refresh-timestamp.";
+    const renew = BY_HAND.has(role.role)
+      ? "Arrange the key ceremony that signs it anew."
+      : "Look at whatever runs prestage-build refresh-timestamp.";
     if (left <= 0) {
-      found.push({ key: `role ${role.role}`, level: "bad", title: `The metadata of ${role.role} has expired`, since: role.expires, text: "Nodes install nothing new.", todo: renew });
+      found.push({
+        key: `role ${role.role}`,
+        level: "bad",
+        title: `The metadata of ${role.role} has expired`,
+        since: role.expires,
+        text: "Nodes install nothing new.",
+        todo: renew,
+      });
     } else if (BY_HAND.has(role.role) && left < CEREMONY) {
-      found.push({ key: `role ${role.role}`, level: left < 3 * DAY ? "bad" : "warn", title: `The metadata of ${role.role} expires in ${duration(left / 1000)}`, text: "From then on nodes install nothing new.", todo: renew });
+      found.push({
+        key: `role ${role.role}`,
+        level: left < 3 * DAY ? "bad" : "warn",
+        title: `The metadata of ${role.role} expires in ${duration(left / 1000)}`,
+        text: "From then on nodes install nothing new.",
+        todo: renew,
+      });
     }
   }
   return found;
@@ -96,12 +134,23 @@ function small({ summary }) {
   const found = [];
   const never = summary.states["never-reported"] ?? 0;
   if (never > 0) {
-    found.push({ key: "never", level: "info", title: `${count(never, "node has", "nodes have")} never reported`, text: "Enrolled, and not heard of since.",
-      todo: "Is the machine on, and its report timer?", href: href(["nodes"], { state: "never-reported" }) });
+    found.push({
+      key: "never",
+      level: "info",
+      title: `${count(never, "node has", "nodes have")} never reported`,
+      text: "Enrolled, and not heard of since.",
+      todo: "Is the machine on, and its report timer?",
+      href: href(["nodes"], { state: "never-reported" }),
+    });
   }
   if (summary.clockOff > 0) {
-    found.push({ key: "clock", level: "info", title: `${count(summary.clockOff, "node has", "nodes have")} a wrong clock`, text: "Windows and expiry are decided by that clock.",
-      todo: "Look at its time service; the page of each node says how much it is off." });
+    found.push({
+      key: "clock",
+      level: "info",
+      title: `${count(summary.clockOff, "node has", "nodes have")} a wrong clock`,
+      text: "Windows and expiry are decided by that clock.",
+      todo: "Look at its time service; the page of each node says how much it is off.",
+    });
   }
   return found;
 }

@@ -18,10 +18,27 @@ export function ask(what) {
     let busy = false;
     const problem = h("p", { class: "form-problem", role: "alert", hidden: true });
     const reason = what.reason
-      ? h("textarea", { id: "dialog-reason", name: "reason", rows: "3", required: true, maxlength: "400", minlength: String(REASON_MIN), autocomplete: "off", "aria-describedby": "dialog-reason-hint" })
+      ? h("textarea", {
+          id: "dialog-reason",
+          name: "reason",
+          rows: "3",
+          required: true,
+          maxlength: "400",
+          minlength: String(REASON_MIN),
+          autocomplete: "off",
+          "aria-describedby": "dialog-reason-hint",
+        })
       : undefined;
-    const confirm = h("button", { type: "submit", class: ["button", what.danger ? "danger" : "primary"] }, what.verb);
-    const cancel = h("button", { type: "button", class: "button", on: { click: () => busy || dialog.close() } }, what.refuse ?? "Cancel");
+    const confirm = h(
+      "button",
+      { type: "submit", class: ["button", what.danger ? "danger" : "primary"] },
+      what.verb,
+    );
+    const cancel = h(
+      "button",
+      { type: "button", class: "button", on: { click: () => busy || dialog.close() } },
+      what.refuse ?? "Cancel",
+    );
     const form = h(
       "form",
       { method: "dialog", novalidate: true, on: { submit } },
@@ -34,13 +51,21 @@ export function ask(what) {
             { class: "field" },
             h("label", { for: "dialog-reason" }, what.reason),
             reason,
-            h("p", { id: "dialog-reason-hint", class: "hint" }, "Required. It is kept in the audit log with your name."),
+            h(
+              "p",
+              { id: "dialog-reason-hint", class: "hint" },
+              "Required. It is kept in the audit log with your name.",
+            ),
           )
         : null,
       problem,
       h("div", { class: "dialog-actions" }, cancel, confirm),
     );
-    const dialog = h("dialog", { class: "dialog", "aria-labelledby": "dialog-title", "aria-describedby": "dialog-body" }, form);
+    const dialog = h(
+      "dialog",
+      { class: "dialog", "aria-labelledby": "dialog-title", "aria-describedby": "dialog-body" },
+      form,
+    );
 
     async function submit(event) {
       event.preventDefault();

@@ -61,7 +61,11 @@ function dispatch(event) {
 
 /** An icon of icons.svg; decoration, so it says nothing to a screen reader: the word stands beside it. */
 export function icon(name, extra) {
-  return h("svg", { class: ["icon", extra], "aria-hidden": "true", focusable: "false" }, h("use", { href: `icons.svg#${name}` }));
+  return h(
+    "svg",
+    { class: ["icon", extra], "aria-hidden": "true", focusable: "false" },
+    h("use", { href: `icons.svg#${name}` }),
+  );
 }
 
 /** Text for screen readers alone. */
@@ -98,12 +102,14 @@ function morphElement(old, fresh) {
   }
   old.listeners = fresh.listeners;
   // What a person is typing is theirs.
-  if ("value" in fresh && old !== document.activeElement && old.value !== fresh.value) old.value = fresh.value;
+  if ("value" in fresh && old !== document.activeElement && old.value !== fresh.value)
+    old.value = fresh.value;
   if ("checked" in fresh && old.checked !== fresh.checked) old.checked = fresh.checked;
   if ("disabled" in fresh && old.disabled !== fresh.disabled) old.disabled = fresh.disabled;
   morphChildren(old, fresh);
   // A select's value only means something once its options are there.
-  if (old.tagName === "SELECT" && old !== document.activeElement && old.value !== fresh.value) old.value = fresh.value;
+  if (old.tagName === "SELECT" && old !== document.activeElement && old.value !== fresh.value)
+    old.value = fresh.value;
 }
 
 function same(old, fresh) {

@@ -55,10 +55,13 @@ export function relative(then, now) {
   const distance = Math.abs(seconds);
   if (distance < 10) return seconds >= 0 ? "just now" : "now";
   const text =
-    distance < 60 ? `${distance} s`
-    : distance < 3600 ? `${Math.floor(distance / 60)} min`
-    : distance < 48 * 3600 ? `${Math.floor(distance / 3600)} h`
-    : `${Math.floor(distance / 86400)} days`;
+    distance < 60
+      ? `${distance} s`
+      : distance < 3600
+        ? `${Math.floor(distance / 60)} min`
+        : distance < 48 * 3600
+          ? `${Math.floor(distance / 3600)} h`
+          : `${Math.floor(distance / 86400)} days`;
   return seconds >= 0 ? `${text} ago` : `in ${text}`;
 }
 
@@ -89,5 +92,7 @@ export function parseTime(value) {
 
 /** The first digits of a digest; the whole one belongs into a title. */
 export function short(digest) {
-  return String(digest ?? "").replace(/^sha256:/, "").slice(0, 12);
+  return String(digest ?? "")
+    .replace(/^sha256:/, "")
+    .slice(0, 12);
 }

@@ -30,11 +30,15 @@ export function startLive({ onChange, onEvent }) {
   function decide() {
     const silence = Date.now() - heard;
     const next =
-      silence > STALE || (away && silence > STALE / 3) ? "stale"
-      : away ? "reconnecting"
-      : opened || (state === "live" && silence < GRACE) ? "live"
-      : tries > 2 ? "polling"
-      : "reconnecting";
+      silence > STALE || (away && silence > STALE / 3)
+        ? "stale"
+        : away
+          ? "reconnecting"
+          : opened || (state === "live" && silence < GRACE)
+            ? "live"
+            : tries > 2
+              ? "polling"
+              : "reconnecting";
     if (next !== state) {
       state = next;
       onChange(state, heard);

@@ -82,7 +82,8 @@ function navigate() {
   shown = { page, route, data: same && shown.page === page ? shown.data : undefined };
   closeMenu();
   drawNav();
-  place("q").value = route.segments[0] === "nodes" && route.segments.length === 1 ? (route.query.get("q") ?? "") : "";
+  place("q").value =
+    route.segments[0] === "nodes" && route.segments.length === 1 ? (route.query.get("q") ?? "") : "";
   if (!same) {
     window.scrollTo(0, 0);
     document.title = "Prestage";
@@ -105,7 +106,8 @@ async function read(fresh) {
     draw(fresh);
   } catch (problem) {
     if (mine !== shown || controller.signal.aborted) return;
-    if (mine.data === undefined || problem.status === 404 || problem.status === 403) showFailure(problem, () => read(true));
+    if (mine.data === undefined || problem.status === 404 || problem.status === 403)
+      showFailure(problem, () => read(true));
     else drawBanner(problem);
   } finally {
     clearTimeout(slow);
@@ -118,7 +120,11 @@ async function read(fresh) {
 
 function draw(fresh) {
   // Somebody who marks text in order to copy it must not lose it.
-  if (!fresh && !document.getSelection().isCollapsed && place("page").contains(document.getSelection().anchorNode)) {
+  if (
+    !fresh &&
+    !document.getSelection().isCollapsed &&
+    place("page").contains(document.getSelection().anchorNode)
+  ) {
     schedule(2000);
     return;
   }
@@ -196,9 +202,22 @@ const WORDS = {
 
 function drawLive() {
   const [word, picture, look] = WORDS[live.state];
-  const note = live.state === "polling" ? "Events do not come through; what is shown is read again every minute." : null;
-  morph(place("live-word"), h("span", {}, h("span", { class: ["badge", look], title: note }, icon(picture), word)));
-  morph(place("live-since"), h("span", {}, live.state === "stale" || live.state === "reconnecting" ? [" since ", when(new Date(live.heard).toISOString())] : null));
+  const note =
+    live.state === "polling" ? "Events do not come through; what is shown is read again every minute." : null;
+  morph(
+    place("live-word"),
+    h("span", {}, h("span", { class: ["badge", look], title: note }, icon(picture), word)),
+  );
+  morph(
+    place("live-since"),
+    h(
+      "span",
+      {},
+      live.state === "stale" || live.state === "reconnecting"
+        ? [" since ", when(new Date(live.heard).toISOString())]
+        : null,
+    ),
+  );
 }
 
 /** Above the page: that what it shows is from then, and why. */
@@ -206,16 +225,40 @@ function drawBanner(problem) {
   const old = session && (live.state === "stale" || problem);
   document.body.classList.toggle("stale", Boolean(old));
   const from = shown?.loadedAt ? new Date(shown.loadedAt).toISOString() : undefined;
-  const said = !old ? null : h(
-    "div",
-    { class: "banner", role: "alert" },
-    icon("warning"),
-    h("p", {},
-      h("strong", {}, problem && !problem.away ? `This page could not be read again: ${problem.message}. ` : "The server does not answer. "),
-      from ? ["What you see is from ", age(from), "; nodes may have changed since. "] : null,
-      "Nodes go on by themselves, as far as what was signed for them allows."),
-    h("button", { type: "button", class: "button", on: { click: () => { live.retryNow(); read(false); } } }, "Try now"),
-  );
+  const said = !old
+    ? null
+    : h(
+        "div",
+        { class: "banner", role: "alert" },
+        icon("warning"),
+        h(
+          "p",
+          {},
+          h(
+            "strong",
+            {},
+            problem && !problem.away
+              ? `This page could not be read again: ${problem.message}. `
+              : "The server does not answer. ",
+          ),
+          from ? ["What you see is from ", age(from), "; nodes may have changed since. "] : null,
+          "Nodes go on by themselves, as far as what was signed for them allows.",
+        ),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "button",
+            on: {
+              click: () => {
+                live.retryNow();
+                read(false);
+              },
+            },
+          },
+          "Try now",
+        ),
+      );
   morph(place("banner"), h("div", {}, said));
 }
 
@@ -234,23 +277,78 @@ const NAV = [
 function drawNav() {
   if (!session) return;
   const here = shown.route.segments[0] ?? "";
-  const links = NAV.filter(([, , , roles]) => !roles || roles.includes(session.role)).map(([where, label, picture]) =>
-    h("li", {}, h("a", { href: href(where ? [where] : []), "aria-current": here === where ? "page" : null }, icon(picture), label)));
-  morph(place("nav"), h("nav", {},
-    h("ul", { class: "nav-links" }, links),
-    h("div", { class: "nav-foot" },
-      select("theme", "Theme", [["auto", "As the system"], ["light", "Light"], ["dark", "Dark"]], applyTheme),
-      select("zone", "Times", [["local", "In my zone"], ["utc", "In UTC"]], () => { rewriteTimes(); if (shown?.data !== undefined) draw(false); }),
-      h("p", { class: "who" }, session.name, h("span", { class: "muted" }, ` · ${session.role}`)),
-      h("button", { type: "button", class: "button quiet", on: { click: signOut } }, "Sign out"))));
+  const links = NAV.filter(([, , , roles]) => !roles || roles.includes(session.role)).map(
+    ([where, label, picture]) =>
+      h(
+        "li",
+        {},
+        h(
+          "a",
+          { href: href(where ? [where] : []), "aria-current": here === where ? "page" : null },
+          icon(picture),
+          label,
+        ),
+      ),
+  );
+  morph(
+    place("nav"),
+    h(
+      "nav",
+      {},
+      h("ul", { class: "nav-links" }, links),
+      h(
+        "div",
+        { class: "nav-foot" },
+        select(
+          "theme",
+          "Theme",
+          [
+            ["auto", "As the system"],
+            ["light", "Light"],
+            ["dark", "Dark"],
+          ],
+          applyTheme,
+        ),
+        select(
+          "zone",
+          "Times",
+          [
+            ["local", "In my zone"],
+            ["utc", "In UTC"],
+          ],
+          () => {
+            rewriteTimes();
+            if (shown?.data !== undefined) draw(false);
+          },
+        ),
+        h("p", { class: "who" }, session.name, h("span", { class: "muted" }, ` · ${session.role}`)),
+        h("button", { type: "button", class: "button quiet", on: { click: signOut } }, "Sign out"),
+      ),
+    ),
+  );
 }
 
 function select(name, label, options, then) {
   const id = `set-${name}`;
-  return h("div", { class: "field small" },
+  return h(
+    "div",
+    { class: "field small" },
     h("label", { for: id }, label),
-    h("select", { id, value: null, on: { change: (event) => { choose(name, event.target.value); then(); } } },
-      options.map(([value, text]) => h("option", { value, selected: setting(name) === value }, text))));
+    h(
+      "select",
+      {
+        id,
+        value: null,
+        on: {
+          change: (event) => {
+            choose(name, event.target.value);
+            then();
+          },
+        },
+      },
+      options.map(([value, text]) => h("option", { value, selected: setting(name) === value }, text)),
+    ),
+  );
 }
 
 function applyTheme() {

@@ -54,19 +54,31 @@ const forbidden = {
 /** In place of a page that could not be read. */
 export function failure(problem, again) {
   const title =
-    problem.status === 404 ? "There is nothing here"
-    : problem.status === 403 ? "You may not see this"
-    : problem.away ? "The server does not answer"
-    : "This could not be read";
+    problem.status === 404
+      ? "There is nothing here"
+      : problem.status === 403
+        ? "You may not see this"
+        : problem.away
+          ? "The server does not answer"
+          : "This could not be read";
   const advice =
-    problem.status === 403 ? "Somebody with the role admin can give you a token that may."
-    : problem.status === 404 ? "It may have been removed, or the address is cut off."
-    : problem.away ? "Nodes go on by themselves, as far as what was signed for them allows. Look at the service prestage-fleet on its machine, and at the proxy before it."
-    : "If it stays so, the server's journal says more.";
+    problem.status === 403
+      ? "Somebody with the role admin can give you a token that may."
+      : problem.status === 404
+        ? "It may have been removed, or the address is cut off."
+        : problem.away
+          ? "Nodes go on by themselves, as far as what was signed for them allows. Look at the service prestage-fleet on its machine, and at the proxy before it."
+          : "If it stays so, the server's journal says more.";
   return [
     h("h1", {}, icon("warning", "is-bad"), title),
     h("p", {}, `${problem.message}.`),
     h("p", { class: "muted" }, advice),
-    h("p", {}, h("button", { type: "button", class: "button primary", on: { click: again } }, "Try again"), " ", h("a", { href: "#/" }, "To the overview")),
+    h(
+      "p",
+      {},
+      h("button", { type: "button", class: "button primary", on: { click: again } }, "Try again"),
+      " ",
+      h("a", { href: "#/" }, "To the overview"),
+    ),
   ];
 }

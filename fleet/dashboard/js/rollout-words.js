@@ -12,7 +12,11 @@ const PARTS = [
 
 /** What one batch, or all of them together, is made of. */
 export function batchParts(...batches) {
-  return PARTS.map(([key, label, of]) => ({ key, label, n: batches.reduce((all, batch) => all + of(batch), 0) }));
+  return PARTS.map(([key, label, of]) => ({
+    key,
+    label,
+    n: batches.reduce((all, batch) => all + of(batch), 0),
+  }));
 }
 
 /** What a rollout is made of. */
@@ -43,7 +47,12 @@ export function openSentence(rollout, now) {
 
 /** What one batch is made of, in words. */
 export function batchSentence(batch) {
-  return batchParts(batch).filter((part) => part.n > 0).map((part) => `${part.label.toLowerCase()} ${number(part.n)}`).join(", ") || "no nodes";
+  return (
+    batchParts(batch)
+      .filter((part) => part.n > 0)
+      .map((part) => `${part.label.toLowerCase()} ${number(part.n)}`)
+      .join(", ") || "no nodes"
+  );
 }
 
 /** "1,204 of 10,000 installed (12.0 %), 3 failed". */
@@ -89,8 +98,12 @@ export function possibleActs(rollout) {
 export function actWords(act, rollout) {
   const name = `${rollout.namespace}/${rollout.name}`;
   const { installed, installing, notBegun, failed } = standing(rollout);
-  const going = installing > 0 ? `${count(installing, "node that is installing now goes", "nodes that are installing now go")} on to the end: an install is never interrupted.` : "No node is installing now.";
-  const news = "Nodes learn it when they next look at the repository. One that cannot reach it goes on as far as the plan that it has allows.";
+  const going =
+    installing > 0
+      ? `${count(installing, "node that is installing now goes", "nodes that are installing now go")} on to the end: an install is never interrupted.`
+      : "No node is installing now.";
+  const news =
+    "Nodes learn it when they next look at the repository. One that cannot reach it goes on as far as the plan that it has allows.";
   const batches = rollout.batches.length;
   switch (act) {
     case "pause":
@@ -103,7 +116,9 @@ export function actWords(act, rollout) {
           `${count(notBegun, "node that has", "nodes that have")} not begun will not begin, in ${batches === 1 ? "the only batch" : `any of ${number(batches)} batches`}.`,
           going,
           `${count(installed, "node keeps", "nodes keep")} ${rollout.bundle}, which ${installed === 1 ? "it has" : "they have"} installed.`,
-          act === "halt" ? "A halted rollout stands in red on everybody's overview until it is resumed or rolled back." : "Pausing is for now; halt it if something is wrong.",
+          act === "halt"
+            ? "A halted rollout stands in red on everybody's overview until it is resumed or rolled back."
+            : "Pausing is for now; halt it if something is wrong.",
           news,
         ],
       };
@@ -114,7 +129,9 @@ export function actWords(act, rollout) {
         danger: false,
         sentences: [
           `${count(notBegun, "node")} may begin again, each when its batch and its maintenance window are open. Batches whose time has passed meanwhile are open at once.`,
-          failed > 0 ? `${count(failed, "node")} failed so far; they stay as they are.` : "No node failed so far.",
+          failed > 0
+            ? `${count(failed, "node")} failed so far; they stay as they are.`
+            : "No node failed so far.",
           news,
         ],
       };

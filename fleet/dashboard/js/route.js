@@ -19,12 +19,16 @@ function decode(segment) {
 /** The other way round; what has no value is left out, a list is said several times. */
 export function href(segments, query = {}) {
   const pairs = Object.entries(query).flatMap(([name, value]) => [value].flat().map((one) => [name, one]));
-  const text = new URLSearchParams(pairs.filter(([, value]) => value !== undefined && value !== null && value !== "")).toString();
+  const text = new URLSearchParams(
+    pairs.filter(([, value]) => value !== undefined && value !== null && value !== ""),
+  ).toString();
   return `#/${segments.map(encodeURIComponent).join("/")}${text ? `?${text}` : ""}`;
 }
 
 /** The same place with some of the query changed. A change of a filter begins at the first page again. */
 export function changed(route, changes) {
-  const now = Object.fromEntries([...new Set(route.query.keys())].map((name) => [name, route.query.getAll(name)]));
+  const now = Object.fromEntries(
+    [...new Set(route.query.keys())].map((name) => [name, route.query.getAll(name)]),
+  );
   return href(route.segments, { ...now, cursor: "", ...changes });
 }

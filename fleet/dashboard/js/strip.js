@@ -11,7 +11,26 @@ export function strip(rollout, now) {
   const { batches } = rollout;
   if (batches.length < FEWEST || batches.length > MOST) return null;
   const open = openBatch(rollout, now);
-  return h("div", { class: "strip", role: "img", "aria-label": `Progress of ${batches.length} batches; the page of the rollout has a table of them` },
-    batches.map((batch, i) => h("div", { class: ["strip-batch", i > open && "is-closed"], title: `Batch ${batch.batch}: ${batchSentence(batch)}` },
-      batchParts(batch).filter((part) => part.n > 0).map((part) => h("span", { class: `fill-${part.key}`, "height%": ((part.n / batch.nodes) * 100).toFixed(2) })))));
+  return h(
+    "div",
+    {
+      class: "strip",
+      role: "img",
+      "aria-label": `Progress of ${batches.length} batches; the page of the rollout has a table of them`,
+    },
+    batches.map((batch, i) =>
+      h(
+        "div",
+        {
+          class: ["strip-batch", i > open && "is-closed"],
+          title: `Batch ${batch.batch}: ${batchSentence(batch)}`,
+        },
+        batchParts(batch)
+          .filter((part) => part.n > 0)
+          .map((part) =>
+            h("span", { class: `fill-${part.key}`, "height%": ((part.n / batch.nodes) * 100).toFixed(2) }),
+          ),
+      ),
+    ),
+  );
 }

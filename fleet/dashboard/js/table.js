@@ -16,8 +16,26 @@ export function table({ caption, columns, rows, rowKey, sorted, sortHref, empty,
       // Said outright, because on a phone rows are shown as cards, and browsers then forget that it is a table.
       { class: ["table", compact && "tight"], role: "table" },
       h("caption", { class: "sr-only" }, caption),
-      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) => header(column, sorted, sortHref)))),
-      h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row", "data-key": rowKey?.(row) ?? null }, columns.map((column) => cell(column, row))))),
+      h(
+        "thead",
+        { role: "rowgroup" },
+        h(
+          "tr",
+          { role: "row" },
+          columns.map((column) => header(column, sorted, sortHref)),
+        ),
+      ),
+      h(
+        "tbody",
+        { role: "rowgroup" },
+        rows.map((row) =>
+          h(
+            "tr",
+            { role: "row", "data-key": rowKey?.(row) ?? null },
+            columns.map((column) => cell(column, row)),
+          ),
+        ),
+      ),
     ),
   );
 }
@@ -37,7 +55,13 @@ function header(column, sorted, sortHref) {
       { href: sortHref(next), class: ["sort", (up || down) && "sorted"] },
       column.label,
       icon(down ? "down" : up ? "up" : "sort"),
-      hidden(up ? ", sorted ascending; sort descending" : down ? ", sorted descending; sort ascending" : ", sort ascending"),
+      hidden(
+        up
+          ? ", sorted ascending; sort descending"
+          : down
+            ? ", sorted descending; sort ascending"
+            : ", sort ascending",
+      ),
     ),
   );
 }
@@ -46,7 +70,12 @@ function cell(column, row) {
   const tag = column.primary ? "th" : "td";
   return h(
     tag,
-    { scope: column.primary ? "row" : null, role: column.primary ? "rowheader" : "cell", class: [column.number && "number", column.class], "data-label": column.label },
+    {
+      scope: column.primary ? "row" : null,
+      role: column.primary ? "rowheader" : "cell",
+      class: [column.number && "number", column.class],
+      "data-label": column.label,
+    },
     h("div", {}, column.cell(row)),
   );
 }

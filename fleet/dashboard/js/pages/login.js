@@ -24,20 +24,52 @@ export const page = {
         field.value = "";
         signedIn(who);
       } catch (error) {
-        said.textContent = error.status === 401 || error.status === 403 ? "This token does not count: it is wrong, expired or revoked." : `${error.message}.`;
+        said.textContent =
+          error.status === 401 || error.status === 403
+            ? "This token does not count: it is wrong, expired or revoked."
+            : `${error.message}.`;
         said.hidden = false;
         button.disabled = false;
         field.focus();
         field.select();
       }
     }
-    return h("div", { class: "login" },
-      h("svg", { class: "login-mark", "aria-hidden": "true", focusable: "false" }, h("use", { href: "icons.svg#brand" })),
+    return h(
+      "div",
+      { class: "login" },
+      h(
+        "svg",
+        { class: "login-mark", "aria-hidden": "true", focusable: "false" },
+        h("use", { href: "icons.svg#brand" }),
+      ),
       h("h1", {}, "Prestage fleet"),
-      h("p", { class: "muted" }, "Sign in with your token. An admin makes one under Access, or on the server: ", h("code", {}, "prestage-fleet token new --name YOU --role operator"), "."),
-      h("form", { on: { submit }, autocomplete: "on" },
-        h("div", { class: "field" }, h("label", { for: "token" }, "Token"), h("input", { id: "token", name: "token", type: "password", required: true, autocomplete: "current-password", spellcheck: "false", maxlength: "500" })),
+      h(
+        "p",
+        { class: "muted" },
+        "Sign in with your token. An admin makes one under Access, or on the server: ",
+        h("code", {}, "prestage-fleet token new --name YOU --role operator"),
+        ".",
+      ),
+      h(
+        "form",
+        { on: { submit }, autocomplete: "on" },
+        h(
+          "div",
+          { class: "field" },
+          h("label", { for: "token" }, "Token"),
+          h("input", {
+            id: "token",
+            name: "token",
+            type: "password",
+            required: true,
+            autocomplete: "current-password",
+            spellcheck: "false",
+            maxlength: "500",
+          }),
+        ),
         problem,
-        h("button", { type: "submit", class: "button primary" }, icon("key"), "Sign in")));
+        h("button", { type: "submit", class: "button primary" }, icon("key"), "Sign in"),
+      ),
+    );
   },
 };

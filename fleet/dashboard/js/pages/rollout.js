@@ -7,7 +7,16 @@ import { ask } from "../dialog.js";
 import { h, icon } from "../dom.js";
 import { count, number, percent } from "../format.js";
 import { href } from "../route.js";
-import { actWords, batchParts, batchSentence, openBatch, openSentence, possibleActs, progressParts, progressSentence } from "../rollout-words.js";
+import {
+  actWords,
+  batchParts,
+  batchSentence,
+  openBatch,
+  openSentence,
+  possibleActs,
+  progressParts,
+  progressSentence,
+} from "../rollout-words.js";
 import { strip } from "../strip.js";
 import { rolloutBadge } from "../states.js";
 import { facts, section, table } from "../table.js";
@@ -31,21 +40,42 @@ export const page = {
   view(route, rollout, context) {
     return [
       h("p", { class: "crumbs" }, h("a", { href: href(["rollouts"]) }, "Rollouts")),
-      h("div", { class: "page-head" }, h("h1", {}, `${rollout.namespace}/${rollout.name}`), rolloutBadge(rollout.state), h("p", { class: "muted" }, "bundle ", rollout.bundle)),
+      h(
+        "div",
+        { class: "page-head" },
+        h("h1", {}, `${rollout.namespace}/${rollout.name}`),
+        rolloutBadge(rollout.state),
+        h("p", { class: "muted" }, "bundle ", rollout.bundle),
+      ),
       banner(rollout),
       controls(rollout, context),
-      section("Progress", {},
+      section(
+        "Progress",
+        {},
         splitBar(progressParts(rollout), progressSentence(rollout)),
         legend(progressParts(rollout)),
         h("p", {}, progressSentence(rollout), "."),
         facts([
-          ["Nodes", h("a", { href: href(["nodes"], { policy: `${rollout.namespace}/${rollout.name}` }) }, count(rollout.nodes, "node"))],
+          [
+            "Nodes",
+            h(
+              "a",
+              { href: href(["nodes"], { policy: `${rollout.namespace}/${rollout.name}` }) },
+              count(rollout.nodes, "node"),
+            ),
+          ],
           ["Begun", rollout.startedAt && [when(rollout.startedAt), " (", age(rollout.startedAt), ")"]],
           ["Strategy", rollout.strategy],
-          ["Halts by itself", rollout.failureThreshold === null ? "no threshold is set" : `when more than ${rollout.failureThreshold} % of the finished nodes failed; now ${percent(rollout.failed, rollout.finished)} of ${number(rollout.finished)}`],
+          [
+            "Halts by itself",
+            rollout.failureThreshold === null
+              ? "no threshold is set"
+              : `when more than ${rollout.failureThreshold} % of the finished nodes failed; now ${percent(rollout.failed, rollout.finished)} of ${number(rollout.finished)}`,
+          ],
           ["At most at a time in a site", rollout.maxUnavailablePerSite],
           ["Had before", rollout.plan?.previous],
-        ])),
+        ]),
+      ),
       batches(rollout),
       actions(rollout),
     ];
@@ -55,14 +85,34 @@ export const page = {
 function banner(rollout) {
   const by = [rollout.by ? ` by ${rollout.by}` : null, rollout.at ? [" ", age(rollout.at)] : null];
   if (rollout.state === "halted" || rollout.state === "paused") {
-    return h("section", { class: ["why", rollout.state === "halted" ? "is-alarm" : "is-waiting-note"], "aria-label": "Why it stands still" },
+    return h(
+      "section",
+      {
+        class: ["why", rollout.state === "halted" ? "is-alarm" : "is-waiting-note"],
+        "aria-label": "Why it stands still",
+      },
       icon(rollout.state === "halted" ? "halt" : "pause"),
-      h("div", {},
-        h("p", { class: "why-text" }, rollout.state === "halted" ? "Halted" : "Paused", by, rollout.reason ? `: ${rollout.reason}` : "."),
-        h("p", {}, "No node begins. Those that were installing went on to the end.")));
+      h(
+        "div",
+        {},
+        h(
+          "p",
+          { class: "why-text" },
+          rollout.state === "halted" ? "Halted" : "Paused",
+          by,
+          rollout.reason ? `: ${rollout.reason}` : ".",
+        ),
+        h("p", {}, "No node begins. Those that were installing went on to the end."),
+      ),
+    );
   }
   if (rollout.stuck) {
-    return h("section", { class: "why is-alarm", "aria-label": "Why it does not go on" }, icon("warning"), h("p", { class: "why-text" }, rollout.stuck));
+    return h(
+      "section",
+      { class: "why is-alarm", "aria-label": "Why it does not go on" },
+      icon("warning"),
+      h("p", { class: "why-text" }, rollout.stuck),
+    );
   }
   return null;
 }
@@ -71,12 +121,31 @@ function controls(rollout, context) {
   const acts = possibleActs(rollout);
   if (acts.length === 0) return null;
   if (context.session.role === "viewer") {
-    return h("p", { class: "muted" }, "Your role (viewer) may look at rollouts; pausing or halting needs the role operator.");
+    return h(
+      "p",
+      { class: "muted" },
+      "Your role (viewer) may look at rollouts; pausing or halting needs the role operator.",
+    );
   }
-  return h("div", { class: "controls", role: "group", "aria-label": "What can be done" }, acts.map((act) => {
-    const [label, picture, look] = BUTTONS[act];
-    return h("button", { type: "button", id: `act-${act}`, "data-key": act, class: ["button", look], on: { click: () => control(act, rollout, context) } }, icon(picture), label);
-  }));
+  return h(
+    "div",
+    { class: "controls", role: "group", "aria-label": "What can be done" },
+    acts.map((act) => {
+      const [label, picture, look] = BUTTONS[act];
+      return h(
+        "button",
+        {
+          type: "button",
+          id: `act-${act}`,
+          "data-key": act,
+          class: ["button", look],
+          on: { click: () => control(act, rollout, context) },
+        },
+        icon(picture),
+        label,
+      );
+    }),
+  );
 }
 
 async function control(act, rollout, { reload, announce }) {
@@ -84,7 +153,11 @@ async function control(act, rollout, { reload, announce }) {
   const done = await ask({
     ...words,
     reason: "Why",
-    body: h("ul", {}, words.sentences.map((sentence) => h("li", {}, sentence))),
+    body: h(
+      "ul",
+      {},
+      words.sentences.map((sentence) => h("li", {}, sentence)),
+    ),
     act: (reason) => post(path("rollouts", rollout.namespace, rollout.name, act), { reason }),
   });
   if (done) {
@@ -94,20 +167,56 @@ async function control(act, rollout, { reload, announce }) {
 }
 
 function legend(parts) {
-  return h("ul", { class: "legend" }, parts.filter((part) => part.n > 0).map((part) => h("li", {}, h("span", { class: `swatch fill-${part.key}` }), `${part.label} ${number(part.n)}`)));
+  return h(
+    "ul",
+    { class: "legend" },
+    parts
+      .filter((part) => part.n > 0)
+      .map((part) =>
+        h("li", {}, h("span", { class: `swatch fill-${part.key}` }), `${part.label} ${number(part.n)}`),
+      ),
+  );
 }
 
 function batches(rollout) {
-  if (rollout.batches.length === 0) return section("Batches", {}, h("p", { class: "empty" }, "No plan is published: nodes of this policy all go at once, or wait for one."));
+  if (rollout.batches.length === 0)
+    return section(
+      "Batches",
+      {},
+      h(
+        "p",
+        { class: "empty" },
+        "No plan is published: nodes of this policy all go at once, or wait for one.",
+      ),
+    );
   const open = openBatch(rollout, now());
   const near = rollout.batches.filter((batch, i) => i >= open - NEAR && i <= open + NEAR / 2);
   const all = near.length === rollout.batches.length;
   const local = rollout.plan?.localTime;
-  return section("Batches", {},
-    h("p", {}, openSentence(rollout, now()), ".", rollout.state === "halted" || rollout.state === "paused" ? ` While it is ${rollout.state}, no node of any batch begins.` : "", local ? " Times are those of each node's own clock on the wall." : ""),
+  return section(
+    "Batches",
+    {},
+    h(
+      "p",
+      {},
+      openSentence(rollout, now()),
+      ".",
+      rollout.state === "halted" || rollout.state === "paused"
+        ? ` While it is ${rollout.state}, no node of any batch begins.`
+        : "",
+      local ? " Times are those of each node's own clock on the wall." : "",
+    ),
     strip(rollout, now()),
     batchTable(all ? "Batches" : "Batches around the one that was opened last", near, rollout, open),
-    all ? null : h("details", { class: "as-table", "data-key": "all-batches" }, h("summary", {}, `All ${number(rollout.batches.length)} batches`), batchTable("All batches", rollout.batches, rollout, open)));
+    all
+      ? null
+      : h(
+          "details",
+          { class: "as-table", "data-key": "all-batches" },
+          h("summary", {}, `All ${number(rollout.batches.length)} batches`),
+          batchTable("All batches", rollout.batches, rollout, open),
+        ),
+  );
 }
 
 function batchTable(caption, rows, rollout, open) {
@@ -119,7 +228,14 @@ function batchTable(caption, rows, rollout, open) {
     rowKey: (row) => row.batch,
     columns: [
       { label: "Batch", primary: true, cell: (row) => (row.batch === "canary" ? "Canary" : row.batch) },
-      { label: "Opens", cell: (row) => [place.get(row) <= open ? icon("good", "is-good") : icon("waiting"), " ", row.notBefore ? when(row.notBefore) : "at once"] },
+      {
+        label: "Opens",
+        cell: (row) => [
+          place.get(row) <= open ? icon("good", "is-good") : icon("waiting"),
+          " ",
+          row.notBefore ? when(row.notBefore) : "at once",
+        ],
+      },
       { label: "Nodes", number: true, cell: cell("nodes") },
       { label: "Progress", class: "bar-cell", cell: (row) => splitBar(batchParts(row), batchSentence(row)) },
       { label: "Installed", number: true, cell: cell("installed") },
@@ -135,7 +251,9 @@ function batchTable(caption, rows, rollout, open) {
 const bad = (n) => (n ? h("strong", { class: "is-bad" }, number(n)) : h("span", { class: "muted" }, "0"));
 
 function actions(rollout) {
-  return section("What was done to it", {},
+  return section(
+    "What was done to it",
+    {},
     table({
       caption: "What was done to this rollout, newest first",
       rows: rollout.actions,
@@ -148,5 +266,6 @@ function actions(rollout) {
         { label: "Why", class: "wide", cell: (row) => row.reason },
         { label: "Outcome", cell: (row) => row.outcome },
       ],
-    }));
+    }),
+  );
 }
