@@ -205,7 +205,7 @@ function advisories(row) {
       "summary",
       {},
       count(row.advisories.length, "advisory", "advisories"),
-      grave ? `, ${number(grave)} grave` : "",
+      grave ? `, ${number(grave)} high or critical` : "",
     ),
     h(
       "ul",

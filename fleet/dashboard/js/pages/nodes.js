@@ -123,7 +123,7 @@ const columns = [
   },
   { label: "State", sort: "state", cell: state },
   {
-    label: "What is",
+    label: "It says",
     class: "wide widest",
     cell: (row) => h("span", { class: "clamp", title: row.summary }, row.summary),
   },
