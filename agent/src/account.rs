@@ -96,6 +96,11 @@ impl<'n> Account<'n> {
         self.details.healed.push(what.to_owned());
     }
 
+    /// Bytes that deltas have saved.
+    pub fn saved(&mut self, bytes: u64) {
+        self.details.bytes_saved = bytes;
+    }
+
     /// When the transaction ended: told again, it has the same time.
     pub fn ended(&mut self, at: Option<UnixTime>) {
         self.details.at = at;

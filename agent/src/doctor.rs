@@ -261,6 +261,15 @@ fn next(node: &Node, say: &mut Says) {
         for package in &plan.kept_back {
             say.note(format!("kept back: {package}"));
         }
+        if let Some(deltas) = &plan.deltas {
+            say.ok(format!(
+                "{} packages were made of deltas, which saved {} bytes",
+                deltas.packages, deltas.bytes_saved
+            ));
+            for entry in &deltas.not_used {
+                say.note(format!("{} came whole: {}", entry.package, entry.why));
+            }
+        }
     }
     if let Some(rollout) = &status.rollout {
         let clock = if rollout.local_time { " on this node's clock" } else { "" };

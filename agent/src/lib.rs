@@ -11,6 +11,7 @@ mod cli; // what was typed, one struct for each verb
 mod config; // agent.toml and drop-ins: as typed → merged → valid
 mod decide; // which bundle, and whether now: pure
 mod delays; // how fast mirrors answer on an idle line, from run to run
+mod delta; // packages made of what is installed and a patch
 mod doctor; // what is configured, what is missing, what comes next, in plain words
 mod enroll; // which repository this node belongs to, and where trust begins
 mod error; // exit codes, and errors that name the cure

@@ -10,7 +10,7 @@ use format::digest::Sha256;
 use format::index::{Index, Member};
 use format::inventory::PackageChange;
 use format::report::BundleRef;
-use format::status::PlanStatus;
+use format::status::{DeltaStatus, PlanStatus};
 
 use crate::decide::Offer;
 use crate::error::{Error, Exit, Result};
@@ -84,8 +84,14 @@ pub fn make(node: &Node, store: &Store, offer: &Offer, index: &Index, everything
 }
 
 /// The plan as status.json shows it.
-pub fn status(store: &Store, plan: &Plan, index: &Index, complete: bool) -> PlanStatus {
-    let present = plan.members(index).iter().filter(|m| store.has(&m.sha256, m.size)).map(|m| m.size).sum();
+pub fn status(
+    store: &Store,
+    plan: &Plan,
+    index: &Index,
+    complete: bool,
+    deltas: &Option<DeltaStatus>,
+) -> PlanStatus {
+    let present = plan.members(index).iter().filter(|m| store.has_form(m)).map(|m| m.size).sum();
     PlanStatus {
         bundle: plan.bundle.clone(),
         packages: plan.changes.len() as u64,
@@ -94,6 +100,7 @@ pub fn status(store: &Store, plan: &Plan, index: &Index, complete: bool) -> Plan
         bundle_bytes: plan.bundle_bytes,
         kept_back: plan.kept_back.clone(),
         complete,
+        deltas: deltas.clone(),
     }
 }
 

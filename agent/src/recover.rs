@@ -145,7 +145,7 @@ impl Around<'_> {
                 .metadata()
                 .chain(index.packages().filter(|m| journal.packages.contains(&m.sha256)))
                 .collect();
-            repo.copy_verified(&store, &index, &members)?;
+            repo.copy_verified(&store, &index, &members, self.node.package_manager()?.as_ref())?;
             Ok(repo)
         };
         match copy() {

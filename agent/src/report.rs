@@ -33,6 +33,8 @@ pub struct Details {
     pub restore_point: Option<String>,
     /// What was cured without hands.
     pub healed: Vec<String>,
+    /// Bytes that deltas have saved.
+    pub bytes_saved: u64,
     /// When it ended; none: now.
     pub at: Option<format::time::UnixTime>,
 }
@@ -71,6 +73,7 @@ pub fn queue(
         seconds,
         bytes_received,
         bytes_from_site,
+        bytes_saved: details.bytes_saved,
         restore_point: details.restore_point,
         healed: details.healed,
         omitted: None,

@@ -5,11 +5,12 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use format::digest::Sha256;
+use format::index::Member;
 use format::name::{BundleVersion, TargetPath};
 use format::policy::PatchPolicy;
 use format::report::{Outcome, Step};
 use format::rollout::RolloutPlan;
-use format::status::{QuarantineEnd, Quarantined, RolloutStatus, State as NodeState};
+use format::status::{DeltaStatus, QuarantineEnd, Quarantined, RolloutStatus, State as NodeState};
 use format::time::UnixTime;
 use format::trust::TrustedMetadataSet;
 use host::file;
@@ -41,8 +42,8 @@ use crate::transaction::journal::{Intent, Journal};
 use crate::transaction::pace;
 use crate::transaction::state::{Cause, Event, State};
 use crate::{
-    doctor, enroll, fleet, heal, incoming, key, plan, policy, print, queue, reboot, report, share, space,
-    status, transfer, verify,
+    delta, doctor, enroll, fleet, heal, incoming, key, plan, policy, print, queue, reboot, report, share,
+    space, status, transfer, verify,
 };
 use host::schedule::{self, Gate, Hours};
 
@@ -328,7 +329,10 @@ fn refresh_plan_fetch_stage(
     fetcher.members(&bundle_file, &index, &metadata)?;
     let plan = plan::make(node, &store, &offer, &index, everything)?;
     let staged = node.fetched("staged").join(offer.bundle.index.to_string());
-    account.plan(plan::status(&store, &plan, &index, staged.exists()));
+    // What earlier runs have made of patches for this bundle stays told.
+    let told = account.status().plan.take().filter(|before| before.bundle == offer.bundle);
+    let told = told.and_then(|before| before.deltas);
+    account.plan(plan::status(&store, &plan, &index, staged.exists(), &told));
     if plan.is_empty() {
         stage::tidy(node, &store, &index, &plan)?;
         if account.status().installed.as_ref().is_some_and(|i| i.bundle.index == offer.bundle.index) {
@@ -341,38 +345,47 @@ fn refresh_plan_fetch_stage(
     }
 
     // Fetch: exactly these members, from the site where it has them and by ranges from a mirror where not; each is
-    // verified on its way in.
+    // verified on its way in. Of a package that can be made of what is installed, only the patch.
     let needed = plan.members(&index);
     space::make_room(node, &store, &index, &plan)?;
+    let mut ways = delta::choose(node, &store, node.package_manager()?.as_ref(), &plan, &needed)?;
     let mut site = Site::new(node, &store, offer.bundle.index, mirrors);
-    let fetched = site.members(&needed, &mut |some| fetcher.members(&bundle_file, &index, some));
+    let mut get =
+        |some: &[&Member]| site.members(some, &mut |some| fetcher.members(&bundle_file, &index, some));
+    let fetched = delta::fetch_and_make(node, &store, &mut ways, &mut get);
     account.site(&site);
-    account.plan(plan::status(&store, &plan, &index, false));
+    let told = ways.tell(told);
+    account.plan(plan::status(&store, &plan, &index, false, &told));
     fetched?;
 
     // Stage: a local package repository, with one rename.
-    let members = [metadata, needed].concat();
+    let forms: Vec<_> = needed.iter().map(|member| store.form_of(member)).collect();
+    let members: Vec<&Member> = metadata.into_iter().chain(forms.iter().map(AsRef::as_ref)).collect();
     let is_new = !stage::is_linked(&store, &members, &staged);
     if is_new {
         file::make_folder(&node.fetched("staged"), 0o755)?;
         stage::link(&store, &members, &staged)?;
     }
     stage::tidy(node, &store, &index, &plan)?;
-    account.plan(plan::status(&store, &plan, &index, true));
+    account.plan(plan::status(&store, &plan, &index, true, &told));
     // Prepared days ahead: what would fail at night is said now.
-    if let Err(error) = space::for_install(node, &plan) {
+    if let Err(error) = space::for_install(node, &store, &index, &plan) {
         log::warn!("the install would not begin: {error}");
     }
     let waits = match &held {
         Err(Hold::Stopped(why) | Hold::Wait(why)) => format!("; {why}"),
         Ok(()) => String::new(),
     };
-    let message = format!(
+    let mut message = format!(
         "bundle {}: {} packages ({} bytes) are staged{waits}",
         offer.bundle.version,
         plan.packages.len(),
         plan.bytes_needed
     );
+    if let Some(DeltaStatus { packages: made @ 1.., bytes_saved, .. }) = told {
+        message += &format!("; {made} of them were made of deltas, which saved {bytes_saved} bytes");
+        account.saved(bytes_saved);
+    }
     let said = account.said(Outcome::Staged, NodeState::Staged, message);
     if !is_new {
         account.nothing_new();
@@ -662,8 +675,8 @@ fn verify_staged(
     check_index(node, set, offer, &index)?;
     rule.check(set, &index)?;
     let repo = StagedRepo::begin(node.private("staged"))?;
-    repo.copy_verified(&store, &index, &index.metadata().collect::<Vec<_>>())?;
     let packages = node.package_manager()?;
+    repo.copy_verified(&store, &index, &index.metadata().collect::<Vec<_>>(), packages.as_ref())?;
     if let Some(account) = account
         && !packages.audit()?.is_empty()
     {
@@ -674,8 +687,8 @@ fn verify_staged(
     let resolution = packages.resolve(repo.folder(), &node.private("packages"))?;
     let plan = Plan::new(&offer.bundle, &index, packages.fingerprint()?, resolution, false)?;
     if !plan.is_empty() {
-        space::for_install(node, &plan)?;
-        repo.copy_verified(&store, &index, &plan.members(&index))?;
+        space::for_install(node, &store, &index, &plan)?;
+        repo.copy_verified(&store, &index, &plan.members(&index), packages.as_ref())?;
     }
     Ok((repo, plan))
 }

@@ -11,13 +11,18 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use format::digest::Hasher;
-use format::index::{Index, Member};
+use format::index::{Index, Member, MemberKind};
 use host::file;
 
 use crate::error::{Error, Exit, Result};
 use crate::node::Node;
+use crate::packages::PackageManager;
 use crate::plan::Plan;
+use crate::space;
 use crate::store::Store;
+
+/// The folder of metadata as the index has it, where the package manager must read other.
+const SIGNED: &str = "signed";
 
 /// Copied at once.
 const CHUNK: usize = 128 * 1024;
@@ -64,9 +69,14 @@ pub fn tidy(node: &Node, store: &Store, index: &Index, plan: &Plan) -> Result<()
         .metadata()
         .map(|m| m.sha256)
         .chain([plan.bundle.index])
-        .chain(plan.packages.iter().copied())
+        .chain(
+            plan.members(index)
+                .into_iter()
+                .flat_map(|m| [Some(m.sha256), m.plain.map(|p| p.sha256)])
+                .flatten(),
+        )
         // What is installed here may still be on its way to another node of the site.
-        .chain(index.packages().filter(|_| node.settings.share.serve).map(|m| m.sha256))
+        .chain(index.packages().filter(|_| node.settings.share.serve).flat_map(space::digests))
         .collect();
     store.prune(&keep)?;
     let current = if plan.is_empty() { String::new() } else { plan.bundle.index.to_string() };
@@ -104,12 +114,20 @@ impl StagedRepo {
         Ok(StagedRepo { folder })
     }
 
-    /// Copies `members` from the store and verifies them meanwhile; what is here already is read again.
+    /// Copies `members` from the store and verifies them meanwhile; what is here already is read again. A package may be here
+    /// in its plain form, which the index vouches for as well; then what describes it to `packages` is made to say so.
     ///
     /// # Errors
     /// Deferred, if one is missing; integrity, if one is not what the index says.
-    pub fn copy_verified(&self, store: &Store, index: &Index, members: &[&Member]) -> Result<()> {
-        for member in members {
+    pub fn copy_verified(
+        &self,
+        store: &Store,
+        index: &Index,
+        members: &[&Member],
+        packages: &dyn PackageManager,
+    ) -> Result<()> {
+        let mut plain = Vec::new();
+        for &member in members {
             let target = self.folder.join(member.path.as_str());
             if let Some(parent) = target.parent() {
                 file::make_folder(parent, 0o700)?;
@@ -117,6 +135,24 @@ impl StagedRepo {
             if is_whole(&target, member) {
                 continue;
             }
+            // Metadata that was put aside when it was changed, by a run that was interrupted.
+            let signed = self.signed(member);
+            if member.kind == MemberKind::Metadata && is_whole(&signed, member) {
+                fs::rename(&signed, &target).map_err(|e| Error::file(&signed, &e))?;
+                continue;
+            }
+            let as_plain = member.as_plain();
+            if let Some(form) = &as_plain
+                && is_whole(&target, form)
+            {
+                plain.extend(as_plain);
+                continue;
+            }
+            let form = store.form_of(member);
+            if form.sha256 != member.sha256 {
+                plain.extend(as_plain);
+            }
+            let member = form.as_ref();
             file::remove(&target)?;
             copy_verified(store, &target, index, member).inspect_err(|_| {
                 // What is not verified does not stay where a package manager could ever see it.
@@ -125,7 +161,23 @@ impl StagedRepo {
                 }
             })?;
         }
-        Ok(())
+        if plain.is_empty() {
+            return Ok(());
+        }
+        for member in index.metadata() {
+            let signed = self.signed(member);
+            if let Some(parent) = signed.parent() {
+                file::make_folder(parent, 0o700)?;
+            }
+            let target = self.folder.join(member.path.as_str());
+            fs::rename(&target, &signed).map_err(|e| Error::file(&target, &e))?;
+        }
+        packages.describe(&self.folder.join(SIGNED), &self.folder, &plain)
+    }
+
+    /// Where metadata of the index stands when the package manager reads other.
+    fn signed(&self, member: &Member) -> PathBuf {
+        self.folder.join(SIGNED).join(member.path.as_str())
     }
 
     /// Where it is.

@@ -3,6 +3,7 @@
 //! A file that has a digest for a name was complete and correct when it got it. Nobody relies on that alone: the
 //! install reads and hashes every byte again.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use format::digest::Sha256;
+use format::index::Member;
 use host::file;
 use host::rights::with_rights_of;
 
@@ -72,6 +74,51 @@ impl Store {
     /// Whether content of this digest and size is here whole.
     pub fn has(&self, digest: &Sha256, size: u64) -> bool {
         fs::symlink_metadata(self.path(digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    }
+
+    /// Whether a package is here whole: as it is published, or in its plain form.
+    pub fn has_form(&self, member: &Member) -> bool {
+        self.has(&member.sha256, member.size) || self.has_plain(member)
+    }
+
+    /// Whether the plain form of a package is here.
+    pub fn has_plain(&self, member: &Member) -> bool {
+        member.plain.is_some_and(|plain| self.has(&plain.sha256, plain.size))
+    }
+
+    /// The form in which a package is here; as it is published, if in none.
+    pub fn form_of<'m>(&self, member: &'m Member) -> Cow<'m, Member> {
+        match member.as_plain() {
+            Some(plain) if !self.has(&member.sha256, member.size) && self.has_plain(member) => {
+                Cow::Owned(plain)
+            }
+            _ => Cow::Borrowed(member),
+        }
+    }
+
+    /// How much of content is here that is not complete.
+    pub fn length_of_partial(&self, digest: &Sha256) -> u64 {
+        fs::symlink_metadata(self.partial(digest)).map_or(0, |meta| meta.len())
+    }
+
+    /// Where it stands that a patch did not lead where it should.
+    fn spoilt(&self, digest: &Sha256) -> PathBuf {
+        self.folder.join(format!("{digest}.spoilt"))
+    }
+
+    /// Whether a patch was tried, and did not lead where it should.
+    pub fn is_spoilt(&self, digest: &Sha256) -> bool {
+        self.spoilt(digest).exists()
+    }
+
+    /// Drops a patch, and remembers it for as long as its bundle is fetched.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn spoil(&self, digest: &Sha256) -> Result<()> {
+        file::replace(&self.spoilt(digest), b"", 0o644)?;
+        file::remove(&self.partial(digest))?;
+        Ok(file::remove(&self.path(digest))?)
     }
 
     /// Opens a partial file to go on with it.

@@ -115,9 +115,9 @@ fn verify_bundle(mirror: &dyn Transport, file: &str, index: &Index) -> Result<()
             }
             Ok(())
         };
-    for member in &index.members {
+    for member in index.entries() {
         let Some(extent) = member.whole() else { continue };
-        let mut decoder = Decoder::new(index.entry(member), extent.encoding);
+        let mut decoder = Decoder::new(index.entry(&member), extent.encoding);
         read_to(extent.offset, &mut whole, &mut |_| Ok(()))?;
         read_to(extent.offset + extent.length, &mut whole, &mut |bytes| {
             decoder

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use format::index::{Family, Index};
 use format::name::{BundleVersion, CycleId, Variant};
 
-use crate::cli::{CollectAptArgs, CollectDnfArgs};
+use crate::cli::{BASES, CollectAptArgs, CollectDnfArgs};
+use crate::delta::{self, Fleet};
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::progress::Progress;
 use crate::{bundle, collect};
@@ -43,6 +44,9 @@ struct VariantEntry {
     inventories: Vec<String>,
     #[serde(default)]
     security_only: bool,
+    /// apt: folders with packages of older versions, from which deltas are made.
+    #[serde(default)]
+    bases: Vec<PathBuf>,
 }
 
 /// What came of one variant.
@@ -85,6 +89,7 @@ impl BuildFile {
         for variant in &mut file.variant {
             variant.sources = base.join(&variant.sources);
             variant.keys = variant.keys.iter().map(|key| base.join(key)).collect();
+            variant.bases = variant.bases.iter().map(|folder| base.join(folder)).collect();
             variant.inventories =
                 variant.inventories.iter().map(|i| base.join(i).to_string_lossy().into_owned()).collect();
         }
@@ -136,6 +141,7 @@ impl BuildFile {
         let (variant, sources, inventories) =
             (entry.name.clone(), entry.sources.clone(), expand(&entry.inventories)?);
         let cache = self.cache.as_ref().map(|cache| cache.join(entry.name.as_str()));
+        let (nodes, delta_cache) = (inventories.clone(), cache.as_ref().map(|cache| cache.join("deltas")));
         let (security_only, architecture) = (entry.security_only, None);
         let collected = match entry.family {
             Family::Apt => {
@@ -168,12 +174,23 @@ impl BuildFile {
                 (collect::dnf::collect(&args, progress)?, args.output)
             }
         };
+        let options = delta::Options {
+            bases: entry.bases.clone(),
+            fleet: if entry.bases.is_empty() {
+                Fleet::default()
+            } else {
+                Fleet::read(&nodes, &collected.0.architecture)?
+            },
+            cache: delta_cache,
+            per_package: BASES,
+        };
         bundle::write(
             &collected.0,
             &collected.1,
             version,
             cycle,
             &self.folder(entry).join("bundle"),
+            &options,
             progress,
         )
     }

@@ -11,12 +11,13 @@ use std::path::Path;
 use format::API_VERSION;
 use format::container::{Encoding, Entry, write_deflated, write_end, write_stored};
 use format::digest::{Hasher, Sha256};
-use format::index::{self, Advisory, BundleFile, Index, Member, MemberKind, Package, Source};
+use format::index::{self, Advisory, BundleFile, Delta, Index, Member, MemberKind, Package, Source};
 use format::name::{BundleVersion, CycleId, InvalidName, MemberPath};
 use serde_json::json;
 
 use crate::blocks::Blocks;
 use crate::collect::{Collected, CollectedPackage, version};
+use crate::delta::{self, Made};
 use crate::editor::Release;
 use crate::error::{AtPath, During, Error, Kind, Result};
 use crate::local_repo;
@@ -38,10 +39,28 @@ pub fn write(
     version: &BundleVersion,
     cycle: &CycleId,
     out: &Path,
+    options: &delta::Options,
     progress: Progress,
 ) -> Result<Index> {
     let what = "the bundle cannot be written";
     host::file::make_folder(out, 0o755).during(what)?;
+    let work = out.join(".deltas.new");
+    let made = delta::make(collected, folder, options, &work, progress);
+    let written = made.and_then(|made| write_with(collected, folder, version, cycle, out, &made, progress));
+    host::file::remove(&work).during(what)?;
+    written
+}
+
+fn write_with(
+    collected: &Collected,
+    folder: &Path,
+    version: &BundleVersion,
+    cycle: &CycleId,
+    out: &Path,
+    deltas: &BTreeMap<String, Made>,
+    progress: Progress,
+) -> Result<Index> {
+    let what = "the bundle cannot be written";
     let aside = out.join(format!(".{BUNDLE}.new"));
     // The index is what makes a bundle of the file; without it, a half-written one is nothing.
     host::file::remove(&out.join(INDEX)).during(what)?;
@@ -49,7 +68,8 @@ pub fn write(
     let file = File::create_new(&aside).at(what, &aside)?;
     let mut writer = DigestWriter::new(BufWriter::with_capacity(256 * 1024, file));
 
-    let members = write_members(collected, folder, cycle, &mut writer, progress)?;
+    let mut members = write_members(collected, folder, cycle, &mut writer, progress)?;
+    write_deltas(collected, &mut members, deltas, &mut writer)?;
     write_end(&mut writer).at(what, &aside)?;
     let (length, sha256, buffer) = writer.finish();
     let file = buffer.into_inner().map_err(io::IntoInnerError::into_error).at(what, &aside)?;
@@ -143,6 +163,7 @@ fn write_members(
             blocks: Blocks::of(&file.content),
             package: None,
             sources: vec![Source::Whole { offset, length, encoding: file.encoding }],
+            plain: None,
         });
     }
     let mut sorted: Vec<&CollectedPackage> = collected.packages.iter().collect();
@@ -196,7 +217,54 @@ fn write_package(
             origin: package.origin.clone(),
         }),
         sources: vec![Source::Whole { offset, length, encoding: Encoding::Stored }],
+        plain: None,
     })
+}
+
+/// The patches, behind all members and in their order, each beside what it leads to.
+fn write_deltas(
+    collected: &Collected,
+    members: &mut [Member],
+    deltas: &BTreeMap<String, Made>,
+    writer: &mut DigestWriter<impl Write>,
+) -> Result<()> {
+    let what = "a delta cannot be bundled";
+    for member in members {
+        let file = member.path.as_str().strip_prefix("pool/").unwrap_or_default().to_owned();
+        let Some(Made { plain, patches }) = deltas.get(&file) else { continue };
+        member.plain = Some(*plain);
+        for patch in patches {
+            let path: MemberPath = parse(&delta_path(&file, &patch.base.sha256))?;
+            let entry = Entry::new(&path, patch.size, collected.created);
+            let input = File::open(&patch.file).at(what, &patch.file)?;
+            let mut reader = BlockReader { inner: input, blocks: Blocks::new(patch.size) };
+            let offset = writer.length;
+            let (length, sha256) =
+                write_stored(&entry, &mut reader, writer).map_err(|e| Error::io(what, &e))?;
+            if sha256 != patch.sha256 {
+                let why = format!("{}: its content has changed", patch.file.display());
+                return Err(Error::new(Kind::Data, what, why).cure("bundle again"));
+            }
+            member.sources.push(Source::Delta(Box::new(Delta {
+                path,
+                offset,
+                length,
+                size: patch.size,
+                sha256,
+                blocks: reader.blocks.finish(),
+                base: patch.base.clone(),
+            })));
+        }
+    }
+    Ok(())
+}
+
+/// What a patch is called in the bundle: the package, and a part of the digest of what it starts from.
+fn delta_path(file: &str, base: &Sha256) -> String {
+    // A name in a tar header has at most 100 bytes.
+    const MOST: usize = 70;
+    let stem = file.strip_suffix(".deb").unwrap_or(file);
+    format!("delta/{}.{}.delta", &stem[..stem.len().min(MOST)], base.short())
 }
 
 fn parse(path: &str) -> Result<MemberPath> {

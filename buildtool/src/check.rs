@@ -373,7 +373,7 @@ fn check_member(file: &mut File, index: &Index, member: &Member) -> std::result:
 /// Members follow each other without gaps, and tar's end mark ends the file: otherwise ordinary tools cannot read it.
 fn check_layout(file: &mut File, index: &Index) -> std::result::Result<(), String> {
     let mut at = 0;
-    for member in &index.members {
+    for member in index.entries() {
         let extent = member.whole().ok_or("a member has no source of kind whole")?;
         if extent.offset != at {
             return Err(format!("there is a gap before member {}", member.path));

@@ -354,7 +354,27 @@ pub struct BundleArgs {
     /// The folder that bundle.tar.gz and index.json go to.
     #[arg(long)]
     pub output: PathBuf,
+    /// A folder with packages of older versions (or an earlier collection): deltas from them go into the bundle. May be given
+    /// more than once.
+    #[arg(long, value_name = "DIR")]
+    pub bases: Vec<PathBuf>,
+    /// What nodes have installed, as for collect: only the bases that they have count, and --explain counts them. May be given
+    /// more than once.
+    #[arg(long = "inventory", value_name = "FILE")]
+    pub inventories: Vec<PathBuf>,
+    /// Keeps deltas for the next time.
+    #[arg(long, value_name = "DIR")]
+    pub delta_cache: Option<PathBuf>,
+    /// So many bases for each package, at most: those that most nodes have.
+    #[arg(long, value_name = "N", default_value_t = BASES)]
+    pub max_bases: usize,
+    /// Say of each package how large it is whole and as a delta, and what the nodes of the inventories would fetch.
+    #[arg(long)]
+    pub explain: bool,
 }
+
+/// More bases for a package than this are rarely worth their place: nodes that are patched every cycle have one or two versions.
+pub const BASES: usize = 3;
 
 /// `sign`.
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod check; // everything that is wrong with a published repository
 mod cli; // the command line
 mod collect; // from an archive and inventories, the packages that are needed
 mod delegated; // the roles that targets delegates to
+mod delta; // patches from older versions to the packages of a bundle
 mod document; // a signed metadata file: content, signatures, who has signed
 mod editor; // published state, pending changes, and the edits between them
 mod error; // what failed, why, and what to do

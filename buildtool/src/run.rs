@@ -13,6 +13,8 @@ use crate::build_file::{BuildFile, Built};
 use crate::cli::{self, BundlesVerb, CollectVerb, KeyVerb, RootVerb, Verb};
 use crate::collect::Collected;
 use crate::delegated::{BUNDLES, POLICIES};
+use crate::delta::explain::explain;
+use crate::delta::{self, Fleet};
 use crate::document::Approval;
 use crate::editor::RepositoryEditor;
 use crate::error::{Error, Kind, Result};
@@ -274,32 +276,50 @@ fn build(args: &cli::BuildArgs, context: &Context) -> Result<Answer> {
 
 fn make_bundle(args: &cli::BundleArgs, context: &Context) -> Result<Answer> {
     let collected = Collected::read(&args.collected)?;
+    let fleet = Fleet::read(&args.inventories, &collected.architecture)?;
+    let options = delta::Options {
+        bases: args.bases.clone(),
+        fleet: fleet.clone(),
+        cache: args.delta_cache.clone(),
+        per_package: args.max_bases,
+    };
     let index = bundle::write(
         &collected,
         &args.collected,
         &args.version,
         &args.cycle,
         &args.output,
+        &options,
         context.progress,
     )?;
-    let json = json!({
+    let deltas: Vec<u64> = index.deltas().map(|(_, delta)| delta.size).collect();
+    let mut json = json!({
         "output": args.output,
         "variant": index.variant,
         "version": index.version,
         "cycle": index.cycle,
         "packages": index.packages().count(),
+        "deltas": deltas.len(),
         "length": index.bundle.length,
         "sha256": index.bundle.sha256,
     });
-    let line = format!(
+    let mut lines = vec![format!(
         "bundle {} {}: {} packages, {} bytes, sha256 {}",
         index.variant,
         index.version,
         index.packages().count(),
         index.bundle.length,
         index.bundle.sha256
-    );
-    Ok(Answer::new(json, vec![line]))
+    )];
+    if !deltas.is_empty() {
+        lines.push(format!("{} deltas, {} bytes", deltas.len(), deltas.iter().sum::<u64>()));
+    }
+    if args.explain {
+        let explained = explain(&index, &fleet);
+        lines.extend(explained.lines());
+        json["explained"] = explained.json();
+    }
+    Ok(Answer::new(json, lines))
 }
 
 fn sign(args: &cli::SignArgs, context: &Context) -> Result<Answer> {

@@ -3,9 +3,10 @@
 //!
 //! Written by `prestage-build bundle`, published as a TUF target, read by the agent. Version 1 of the format is
 //! `apiVersion: patchmgmt.io/v1`, `kind: BundleIndex`; the file is canonical JSON, so the same bundle always has the
-//! same index. A member may be had from more than one *source*; a reader passes over kinds that it does not know, so
-//! deltas can join without breaking old nodes.
+//! same index. A member may be had from more than one *source*: whole, or as deltas; a reader passes over kinds that it
+//! does not know, so that more can join without breaking old nodes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{BufReader, Read, Seek};
@@ -111,6 +112,18 @@ pub struct Member {
     pub package: Option<Package>,
     /// The ways to get the content; at least one of kind `whole`.
     pub sources: Vec<Source>,
+    /// What deltas make: the same package with its parts not compressed. A package that has deltas has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<Plain>,
+}
+
+/// The plain form of a package ([`crate::delta`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Plain {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Sha256,
 }
 
 /// What a member is for.
@@ -179,9 +192,63 @@ pub enum Source {
         /// How it stands there.
         encoding: Encoding,
     },
+    /// The plain form, made of what is installed and a patch.
+    Delta(Box<Delta>),
     /// A kind that this program does not know.
     #[serde(other)]
     Unknown,
+}
+
+/// A patch in the bundle file, behind all members, and what it needs.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Delta {
+    /// Path of the patch in the tar file.
+    pub path: MemberPath,
+    /// Where its stored gzip member begins in the bundle file.
+    pub offset: u64,
+    /// How long that is.
+    pub length: u64,
+    /// Size of the patch.
+    pub size: u64,
+    /// Digest of the patch.
+    pub sha256: Sha256,
+    /// Digests of each [`BLOCK`] of it, if it is larger than one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<Sha256>,
+    /// What must be installed.
+    pub base: DeltaBase,
+}
+
+/// The installed content that a patch starts from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeltaBase {
+    /// Package; mostly, but not always, the one that comes of it.
+    pub name: String,
+    /// Its architecture.
+    pub arch: String,
+    /// Its whole version.
+    pub version: String,
+    /// Bytes of its files, together.
+    pub size: u64,
+    /// Their digest ([`crate::delta::BaseDigest`]).
+    pub sha256: Sha256,
+}
+
+impl Delta {
+    /// The patch as something that is fetched like a member.
+    pub fn patch(&self) -> Member {
+        let Delta { offset, length, size, sha256, .. } = *self;
+        Member {
+            path: self.path.clone(),
+            kind: MemberKind::Package,
+            size,
+            sha256,
+            blocks: self.blocks.clone(),
+            package: None,
+            sources: vec![Source::Whole { offset, length, encoding: Encoding::Stored }],
+            plain: None,
+        }
+    }
 }
 
 /// A member's place in the bundle file.
@@ -200,7 +267,31 @@ impl Member {
     pub fn whole(&self) -> Option<Extent> {
         self.sources.iter().find_map(|source| match *source {
             Source::Whole { offset, length, encoding } => Some(Extent { offset, length, encoding }),
-            Source::Unknown => None,
+            Source::Delta(_) | Source::Unknown => None,
+        })
+    }
+
+    /// The deltas that lead to it.
+    pub fn deltas(&self) -> impl Iterator<Item = &Delta> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::Delta(delta) => Some(delta.as_ref()),
+            Source::Whole { .. } | Source::Unknown => None,
+        })
+    }
+
+    /// The same package in its plain form, as a member that stands nowhere in the bundle file.
+    pub fn as_plain(&self) -> Option<Member> {
+        let Plain { size, sha256 } = self.plain?;
+        let (path, package) = (self.path.clone(), self.package.clone());
+        Some(Member {
+            path,
+            kind: self.kind,
+            size,
+            sha256,
+            blocks: Vec::new(),
+            package,
+            sources: Vec::new(),
+            plain: None,
         })
     }
 }
@@ -374,12 +465,49 @@ impl Index {
             if !member.package.iter().flat_map(Package::texts).all(is_line) {
                 return fail(path, &format!("its package has {CONTROL}"));
             }
+            if member.plain.is_some_and(|plain| plain.size > MAX_SIZE) {
+                return fail(path, "its size is beyond 2^63");
+            }
+            if member.deltas().next().is_some() && (member.plain.is_none() || member.package.is_none()) {
+                return fail(path, "a delta leads to the plain form of a package, and there is none");
+            }
+            free_from = end;
+        }
+        for (member, delta) in self.deltas() {
+            let path = &delta.path;
+            if !paths.insert(path.as_str()) {
+                return fail(path, "listed twice");
+            }
+            if !Entry::fits(path) {
+                return fail(path, "its directory is too long for a tar header (155 bytes)");
+            }
+            if delta.size > MAX_SIZE || delta.base.size > MAX_SIZE {
+                return fail(path, "its size is beyond 2^63");
+            }
+            if delta.length != Entry::new(path, delta.size, self.created).stored_length() {
+                return fail(path, "its length is not that of a stored member of its size");
+            }
+            let Some(end) = delta.offset.checked_add(delta.length).filter(|end| *end <= self.bundle.length)
+            else {
+                return fail(path, "its extent ends behind the bundle file");
+            };
+            if delta.offset < free_from {
+                return fail(path, "its extent overlaps what is before it");
+            }
+            let blocks = if delta.size > BLOCK { delta.size.div_ceil(BLOCK) } else { 0 };
+            if delta.blocks.len() as u64 != blocks {
+                return fail(path, "it does not have one digest for each block");
+            }
+            let base = &delta.base;
+            if ![&base.name, &base.arch, &base.version].into_iter().all(|text| is_line(text)) {
+                return fail(&member.path, &format!("its delta has {CONTROL}"));
+            }
             free_from = end;
         }
         // Staged as files, one of the two could not be there.
-        let folders = self.members.iter().flat_map(|member| {
-            let path = member.path.as_str();
-            path.match_indices('/').map(move |(end, _)| (&member.path, &path[..end]))
+        let all = self.members.iter().map(|member| &member.path);
+        let folders = all.chain(self.deltas().map(|(_, delta)| &delta.path)).flat_map(|path| {
+            path.as_str().match_indices('/').map(move |(end, _)| (path, &path.as_str()[..end]))
         });
         for (path, folder) in folders {
             if paths.contains(folder) {
@@ -397,6 +525,17 @@ impl Index {
     /// The packages.
     pub fn packages(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|m| m.kind == MemberKind::Package)
+    }
+
+    /// All that stands in the bundle file, in its order: the members, then the patches.
+    pub fn entries(&self) -> impl Iterator<Item = Cow<'_, Member>> {
+        let patches = self.deltas().map(|(_, delta)| Cow::Owned(delta.patch()));
+        self.members.iter().map(Cow::Borrowed).chain(patches)
+    }
+
+    /// The deltas in the order of the file, each with the member that it leads to.
+    pub fn deltas(&self) -> impl Iterator<Item = (&Member, &Delta)> {
+        self.members.iter().flat_map(|member| member.deltas().map(move |delta| (member, delta)))
     }
 }
 
@@ -458,7 +597,36 @@ mod tests {
             blocks: if size > BLOCK { vec![Sha256::of(b"b"); size.div_ceil(BLOCK) as usize] } else { vec![] },
             package: Some(package),
             sources: vec![Source::Whole { offset, length, encoding: Encoding::Stored }],
+            plain: None,
         }
+    }
+
+    /// An index whose first member can be made of two older versions.
+    fn with_deltas() -> Index {
+        let mut index = index();
+        index.members[0].plain = Some(Plain { size: 4096, sha256: Sha256::of(b"plain") });
+        for (n, size) in [300, BLOCK + 1].into_iter().enumerate() {
+            let path: MemberPath = format!("delta/a_{n}.delta").parse().unwrap();
+            let length = Entry::new(&path, size, index.created).stored_length();
+            let delta = Delta {
+                path,
+                offset: index.bundle.length,
+                length,
+                size,
+                sha256: Sha256::of(b"patch"),
+                blocks: if size > BLOCK { vec![Sha256::of(b"b"); 2] } else { vec![] },
+                base: DeltaBase {
+                    name: "openssl".into(),
+                    arch: "amd64".into(),
+                    version: format!("1:3.0.{n}-1"),
+                    size: 9000,
+                    sha256: Sha256::of(b"base"),
+                },
+            };
+            index.bundle.length += length;
+            index.members[0].sources.push(Source::Delta(Box::new(delta)));
+        }
+        index
     }
 
     fn index() -> Index {
@@ -502,8 +670,37 @@ mod tests {
     #[test]
     fn an_unknown_source_is_passed_over() {
         let text = String::from_utf8(index().to_bytes().unwrap()).unwrap();
-        let text = text.replacen("\"sources\":[", "\"sources\":[{\"kind\":\"delta\",\"base\":\"1\"},", 1);
+        let text = text.replacen("\"sources\":[", "\"sources\":[{\"kind\":\"torrent\",\"base\":\"1\"},", 1);
         assert_eq!(Index::parse(text.as_bytes()).unwrap().members[0].whole(), index().members[0].whole());
+    }
+
+    #[test]
+    fn deltas_are_read_back_and_none_that_is_not_right_is() {
+        let good = with_deltas();
+        assert_eq!(Index::parse(&good.to_bytes().unwrap()).unwrap(), good);
+        let paths: Vec<_> = good.deltas().map(|(m, d)| (m.path.as_str(), d.path.as_str())).collect();
+        assert_eq!(paths, [("pool/a_1_all.deb", "delta/a_0.delta"), ("pool/a_1_all.deb", "delta/a_1.delta")]);
+        type Break = fn(&mut Delta);
+        let cases: [(&str, Break); 8] = [
+            ("overlaps", |d| d.offset = 0),
+            ("behind", |d| d.offset = u64::MAX),
+            ("stored member", |d| d.size += 512),
+            ("2^63", |d| d.size = u64::MAX),
+            ("2^63", |d| d.base.size = u64::MAX),
+            ("each block", |d| d.blocks.push(Sha256::of(b"more"))),
+            ("control", |d| d.base.version = "1\n2".into()),
+            ("twice", |d| d.path = "pool/b_1_all.deb".parse().unwrap()),
+        ];
+        for (words, break_it) in cases {
+            let mut bad = with_deltas();
+            let Some(Source::Delta(delta)) = bad.members[0].sources.get_mut(1) else { panic!() };
+            break_it(delta);
+            let error = bad.validate().unwrap_err().to_string();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        let mut bad = with_deltas();
+        bad.members[0].plain = None;
+        assert!(bad.validate().unwrap_err().to_string().contains("plain form"));
     }
 
     #[test]

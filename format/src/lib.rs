@@ -8,6 +8,7 @@
 //! says, which it signs with a key that counts for nothing else.
 
 pub mod container; // the bundle file: gzip member for each tar entry, and how to find one byte in it
+pub mod delta; // a package made of what is installed, and a patch
 pub mod digest; // SHA-256
 pub mod envelope; // what a node says, signed by its own key, and what the centre answers
 pub mod export; // one tar file that holds a repository

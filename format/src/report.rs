@@ -55,6 +55,9 @@ pub struct Report {
     /// Bytes that came from other nodes of the site.
     #[serde(default)]
     pub bytes_from_site: u64,
+    /// Bytes that were not fetched because packages came as deltas.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes_saved: u64,
     /// The restore point that the install made or went back to, as `KIND:NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_point: Option<String>,
@@ -75,6 +78,11 @@ pub struct Omitted {
     /// How many whole reports, made before this one, were dropped for it.
     #[serde(default)]
     pub reports: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Which bundle.
@@ -203,6 +211,7 @@ mod tests {
             seconds: 41,
             bytes_received: 0,
             bytes_from_site: 0,
+            bytes_saved: 0,
             restore_point: Some("lvm-thin:vg0/prestage_ab12".into()),
             healed: vec!["interrupted-packages".into()],
             omitted: Some(Omitted { changes: 0, reports: 2 }),

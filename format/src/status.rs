@@ -286,6 +286,33 @@ pub struct PlanStatus {
     pub kept_back: Vec<String>,
     /// Whether everything is staged.
     pub complete: bool,
+    /// What deltas have saved; none where the bundle has none for this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deltas: Option<DeltaStatus>,
+}
+
+/// Packages that came as deltas, and why others did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeltaStatus {
+    /// Packages that were made of a patch and of what was installed.
+    pub packages: u64,
+    /// Bytes by which the patches are smaller than these packages.
+    pub bytes_saved: u64,
+    /// Packages that have deltas and came whole all the same.
+    pub whole: u64,
+    /// Some of these, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_used: Vec<NotUsed>,
+}
+
+/// A package that came whole although there are deltas to it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NotUsed {
+    /// Its name.
+    pub package: String,
+    /// Why.
+    pub why: String,
 }
 
 /// What was installed.
@@ -408,6 +435,7 @@ mod tests {
                     bundle_bytes: 90_000,
                     kept_back: vec!["vim: held".into()],
                     complete: false,
+                    deltas: None,
                 }),
                 installed: Some(InstalledStatus {
                     bundle: bundle.clone(),

@@ -4,6 +4,7 @@ mod attacks; // every attack that must fail, in one table
 mod background; // others on the line, and what they leave
 mod common; // what every package manager must pass
 mod damage; // one byte is wrong, or something was taken away
+mod delta; // packages made of what is installed and a patch
 mod disk; // disks that are too small
 mod export; // everything comes on a stick
 mod fetch; // a bad line, and a mirror that misbehaves

@@ -29,6 +29,7 @@ pub(super) struct FetchFragment {
     retry_first: Option<String>,
     retry_cap: Option<String>,
     tries_per_day: Option<u32>,
+    deltas: Option<bool>,
 }
 
 impl FetchFragment {
@@ -89,6 +90,8 @@ pub struct FetchSettings {
     pub disk_quota: Option<u64>,
     /// `paced`: whether `fetch` waits for its time; if not, every call is as with `--now`.
     pub paced: bool,
+    /// `deltas`: whether packages may be made of patches, which costs time of the processor.
+    pub deltas: bool,
     /// The rest of the pacing.
     pub pace: Pace,
 }
@@ -167,6 +170,7 @@ impl FetchFragment {
             step_timeout: Duration::from_secs(u64::try_from(timeout).unwrap_or(0).max(1)),
             disk_quota: quota.map_err(|e| format!("[fetch] disk-quota: {e}"))?,
             paced: self.paced.unwrap_or(true),
+            deltas: self.deltas.unwrap_or(true),
             pace: Pace {
                 poll_every: seconds("poll-every", self.poll_every, usual.poll_every)?.max(1),
                 spread_over: seconds("spread-over", self.spread_over, usual.spread_over)?,

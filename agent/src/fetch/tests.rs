@@ -130,7 +130,16 @@ fn bundle() -> (Index, Vec<u8>) {
             origin: String::new(),
         });
         let sources = vec![Source::Whole { offset, length, encoding }];
-        members.push(Member { path, kind, size: data.len() as u64, sha256, blocks, package, sources });
+        members.push(Member {
+            path,
+            kind,
+            size: data.len() as u64,
+            sha256,
+            blocks,
+            package,
+            sources,
+            plain: None,
+        });
     }
     write_end(&mut file).unwrap();
     let index = Index {

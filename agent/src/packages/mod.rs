@@ -7,6 +7,7 @@ mod kept;
 use std::path::{Path, PathBuf};
 
 use format::digest::{Hasher, Sha256};
+use format::index::Member;
 use format::inventory::{Inventory, PackageChange, PackageId};
 use host::command::Command;
 use host::isolation::{Isolation, Seen};
@@ -83,6 +84,14 @@ pub trait PackageManager {
     /// Removes kernels that the distribution itself would remove: not the running one, not the newest ones. How many.
     /// Where /boot is too full for an install.
     fn remove_old_kernels(&self) -> Result<u64>;
+
+    /// The files that a package has installed, conffiles apart; none, if it does not know of deltas. Where a delta starts
+    /// from that package.
+    fn installed_files(&self, id: &PackageId) -> Result<Option<Vec<PathBuf>>>;
+
+    /// Writes into `repo` the metadata that is in `signed`, changed so that it describes the packages `plain`, which stand
+    /// there in their plain form, as they are; nothing else. Before the install, where there are any.
+    fn describe(&self, signed: &Path, repo: &Path, plain: &[Member]) -> Result<()>;
 
     /// Does what [`PackageManager::resolve`] said, without a network. Returns what it saw of the network.
     fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen>;

@@ -98,6 +98,18 @@ pub fn render(status: &NodeStatus) -> String {
         out.sample("prestage_plan_needed_bytes", "", plan.bytes_needed);
         out.family("prestage_plan_present_bytes", "gauge", "Of these, already here and verified.");
         out.sample("prestage_plan_present_bytes", "", plan.bytes_present);
+        if let Some(deltas) = &plan.deltas {
+            out.family("prestage_delta_packages", "gauge", "Packages of the plan that were made of deltas.");
+            out.sample("prestage_delta_packages", "", deltas.packages);
+            out.family("prestage_delta_saved_bytes", "gauge", "Bytes by which these deltas were smaller.");
+            out.sample("prestage_delta_saved_bytes", "", deltas.bytes_saved);
+            out.family(
+                "prestage_delta_whole_packages",
+                "gauge",
+                "Packages that came whole although there are deltas.",
+            );
+            out.sample("prestage_delta_whole_packages", "", deltas.whole);
+        }
     }
     if let Some(installed) = &s.installed {
         out.family(

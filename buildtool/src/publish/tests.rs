@@ -90,7 +90,9 @@ impl World {
             modules: Vec::new(),
         };
         let (version, cycle) = (version.parse().unwrap(), "c".parse().unwrap());
-        let index = bundle::write(&collected, &out, &version, &cycle, &out, Progress::Quiet).unwrap();
+        let index =
+            bundle::write(&collected, &out, &version, &cycle, &out, &Default::default(), Progress::Quiet)
+                .unwrap();
         let bytes = fs::read(out.join(bundle::INDEX)).unwrap();
         let entry = |length, sha256| json!({"length": length, "hashes": {"sha256": sha256}});
         let release = Release {

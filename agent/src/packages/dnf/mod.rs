@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use format::digest::{Hasher, Sha256};
+use format::index::Member;
 use format::inventory::{Inventory, PackageId};
 use host::clock::Clock;
 use host::command::{Command, CommandError};
@@ -331,6 +332,22 @@ impl PackageManager for Dnf<'_> {
         };
         in_root(&self.root, command, !self.allow_network).output().map_err(Error::deferred)?;
         Ok(before.saturating_sub(count().unwrap_or(before)))
+    }
+
+    fn installed_files(&self, _: &PackageId) -> Result<Option<Vec<PathBuf>>> {
+        // What a vendor signs of an RPM package covers its compressed payload: it comes whole.
+        Ok(None)
+    }
+
+    fn describe(&self, _: &Path, _: &Path, plain: &[Member]) -> Result<()> {
+        match plain {
+            [] => Ok(()),
+            [first, ..] => Err(Error::new(
+                Exit::Integrity,
+                format!("{} is here in a plain form, which RPM packages do not have", first.path),
+                "build and publish the bundle again",
+            )),
+        }
     }
 
     fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen> {
