@@ -28,12 +28,13 @@
 #   make bench-refresh  what a refresh costs a node when the repository has 1,000 bundles
 #   make bench-fleet  hundreds of agents on thin lines that fail, beside the usual scripts (root; 20 minutes;
 #                   STORES=6 NODES=2 make bench-fleet: 90 seconds)
+#   make bench-delta  what deltas save on a real kiosk with kernel and browser, and that its files are the same (root)
 #   make bench-rpm  making a bundle of 600 RPM packages beside reposync, createrepo_c, tar, sha256sum and gpg (root)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm demo-fleet failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers test-dashboard
+.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm demo-fleet failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers test-dashboard bench-delta
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -154,6 +155,10 @@ bench-size: dist
 bench-peers: dist
 	@cargo build --release -p prestage-build -p prestage-tests
 	scripts/bench-peers.sh
+
+bench-delta: setup
+	@cargo build --release -p prestage -p prestage-build -p prestage-tests
+	scripts/bench-delta.sh
 
 bench-refresh: dist
 	@cargo build --release -p prestage-build -p prestage-tests

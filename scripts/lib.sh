@@ -43,7 +43,7 @@ need_programs() {
 # Begins a run: a folder for it in $work, which goes at the end with the processes in $pids, the mounts in $mounts and the
 # agents of gpg in $gpg_homes; what is written to $log is shown if it fails. usage: begin NAME
 begin() {
-    run_name=$1 pids=() mounts=()
+    run_name=$1 pids=() mounts=() bundle_more=()
     work=$(mktemp -d "${TMPDIR:-/var/tmp}/prestage-$1.XXXXXX")
     log=$work/log node=$work/node repo=$work/repository build=$bin/prestage-build gpg_homes=("$work/gpg")
     : >"$log"
@@ -135,10 +135,10 @@ new_centre() {
         --bundles-key "$work/bundles.key" --snapshot-key "$work/snapshot.key" --timestamp-key "$work/timestamp.key"
 }
 # From what was collected in $work/collected to a repository that is served, with a tap before it ($mirror), and a receiver
-# of reports ($receiver).
+# of reports ($receiver). More arguments for `bundle` may be in bundle_more.
 publish_and_serve() {
     step "bundle" "$build" bundle "$work/collected" --version "$(date -u +%Y%m%d)-1" --cycle "$(date -u +%Y-%m)" \
-        --output "$work/bundle"
+        --output "$work/bundle" "${bundle_more[@]}"
     step "sign" "$build" sign "$repo" "$work/bundle" --key "$work/bundles.key"
     step "publish" "$build" publish "$repo" "$work/bundle" --snapshot-key "$work/snapshot.key" \
         --timestamp-key "$work/timestamp.key"

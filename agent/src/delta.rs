@@ -91,10 +91,13 @@ pub fn choose<'i>(
     packages: &dyn PackageManager,
     plan: &Plan,
     needed: &[&'i Member],
+    is_remote: bool,
 ) -> Result<Ways<'i>> {
     let mut ways = Ways::default();
     let missing: Vec<&Member> = needed.iter().copied().filter(|m| !store.has_form(m)).collect();
-    if !missing.iter().any(|member| member.deltas().next().is_some()) {
+    // A stick costs nothing by the byte, and who takes everything takes it for others.
+    let is_of_use = is_remote && !plan.everything;
+    if !is_of_use || !missing.iter().any(|member| member.deltas().next().is_some()) {
         ways.whole = missing;
         return Ok(ways);
     }

@@ -348,7 +348,8 @@ fn refresh_plan_fetch_stage(
     // verified on its way in. Of a package that can be made of what is installed, only the patch.
     let needed = plan.members(&index);
     space::make_room(node, &store, &index, &plan)?;
-    let mut ways = delta::choose(node, &store, node.package_manager()?.as_ref(), &plan, &needed)?;
+    let is_remote = mirrors.iter().any(|mirror| mirror.is_remote());
+    let mut ways = delta::choose(node, &store, node.package_manager()?.as_ref(), &plan, &needed, is_remote)?;
     let mut site = Site::new(node, &store, offer.bundle.index, mirrors);
     let mut get =
         |some: &[&Member]| site.members(some, &mut |some| fetcher.members(&bundle_file, &index, some));

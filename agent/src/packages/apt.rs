@@ -3,8 +3,10 @@
 //! What their exit codes are worth was measured, not read: apt-get ends with 0 when packages are kept back, and
 //! `dpkg --audit` ends with 0 when there are problems. So success is proved by inventory and audit, by the caller.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, Write as _};
+mod plain; // what deltas start from and lead to
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,9 +31,6 @@ const DPKG_LOCKED: &str = "locked by another process";
 
 /// What apt says where a repository's files do not fit together.
 const HASH_MISMATCH: &str = "Hash Sum mismatch";
-
-/// A Release file of ours has some lines.
-const MAX_RELEASE: u64 = 64 * 1024;
 
 /// Between two looks at a lock.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
@@ -385,7 +384,7 @@ impl PackageManager for Apt<'_> {
     fn installed_files(&self, id: &PackageId) -> Result<Option<Vec<PathBuf>>> {
         let format = "${Conffiles}\\n--\\n${db-fsys:Files}\\n";
         let name = format!("{}:{}", id.name, id.arch);
-        let mut files = InstalledFiles::default();
+        let mut files = plain::InstalledFiles::default();
         self.command("dpkg-query")
             .args(["-W", "-f", format, &name])
             .lines(&mut |line| {
@@ -397,22 +396,7 @@ impl PackageManager for Apt<'_> {
     }
 
     fn describe(&self, signed: &Path, repo: &Path, plain: &[Member]) -> Result<()> {
-        let (from, to) = (signed.join("Packages"), repo.join("Packages"));
-        let input = std::fs::File::open(&from).map(io::BufReader::new).map_err(|e| Error::file(&from, &e))?;
-        let output = std::fs::File::create(&to).map_err(|e| Error::file(&to, &e))?;
-        let by_path: BTreeMap<&str, &Member> = plain.iter().map(|m| (m.path.as_str(), m)).collect();
-        let mut output = Digesting { inner: io::BufWriter::new(output), digest: Hasher::new(), length: 0 };
-        let described = describe_packages(input, &by_path, &mut output).map_err(|e| Error::file(&to, &e))?;
-        output.flush().map_err(|e| Error::file(&to, &e))?;
-        if described != plain.len() {
-            let what = "the bundle's Packages does not have all packages that are here in their plain form";
-            return Err(Error::new(Exit::Integrity, what, "build and publish the bundle again"));
-        }
-        let (digest, length) = (output.digest.finish(), output.length);
-        let path = signed.join("Release");
-        let release = host::file::read_limited(&path, MAX_RELEASE)?.unwrap_or_default();
-        let release = describe_release(&String::from_utf8_lossy(&release), digest, length);
-        Ok(host::file::replace(&repo.join("Release"), release.as_bytes(), 0o600)?)
+        plain::describe(signed, repo, plain)
     }
 
     fn install(&self, repo: &Path, scratch: &Path) -> Result<Seen> {
@@ -460,92 +444,6 @@ impl PackageManager for Apt<'_> {
 
     fn reboot_required(&self) -> bool {
         self.root.join("run/reboot-required").exists() || self.root.join("var/run/reboot-required").exists()
-    }
-}
-
-/// The answer of `dpkg-query` about one package: its conffiles, `--`, its files, each line with a space in front.
-#[derive(Default)]
-struct InstalledFiles {
-    conffiles: BTreeSet<PathBuf>,
-    files: Vec<PathBuf>,
-    in_files: bool,
-}
-
-impl InstalledFiles {
-    fn line(&mut self, line: &str) {
-        let Some(entry) = line.strip_prefix(' ') else {
-            self.in_files |= line == "--";
-            return;
-        };
-        if !self.in_files {
-            // PATH DIGEST, and more words for one that is obsolete. A path may hold spaces, a digest none.
-            let entry = entry.strip_suffix(" obsolete").unwrap_or(entry);
-            let path = entry.rsplit_once(' ').map_or(entry, |(path, _)| path);
-            self.conffiles.insert(PathBuf::from(path));
-        } else if !self.conffiles.contains(Path::new(entry)) {
-            self.files.push(PathBuf::from(entry));
-        }
-    }
-}
-
-/// A Packages file with the size and the digest that the packages of `plain`, by path, have in their plain form; how many of
-/// them it has.
-fn describe_packages(
-    packages: impl BufRead,
-    plain: &BTreeMap<&str, &Member>,
-    out: &mut dyn io::Write,
-) -> io::Result<usize> {
-    let (mut stanza, mut described) = (Vec::new(), 0);
-    for line in packages.lines().chain([Ok(String::new())]) {
-        let line = line?;
-        if !line.is_empty() {
-            stanza.push(line);
-            continue;
-        }
-        let path = stanza.iter().find_map(|line| line.strip_prefix("Filename: "));
-        let member = path.and_then(|path| plain.get(path)).copied();
-        described += usize::from(member.is_some());
-        for line in &stanza {
-            match (member, line.split_once(": ").map(|(field, _)| field)) {
-                (Some(member), Some("Size")) => writeln!(out, "Size: {}", member.size)?,
-                (Some(member), Some("SHA256")) => writeln!(out, "SHA256: {}", member.sha256)?,
-                _ => writeln!(out, "{line}")?,
-            }
-        }
-        if !stanza.is_empty() {
-            writeln!(out)?;
-        }
-        stanza.clear();
-    }
-    Ok(described)
-}
-
-/// A Release file of ours with another Packages file.
-fn describe_release(release: &str, digest: Sha256, length: u64) -> String {
-    let line = |line: &str| match line.starts_with(' ') && line.ends_with(" Packages") {
-        true => format!(" {digest} {length} Packages\n"),
-        false => format!("{line}\n"),
-    };
-    release.lines().map(line).collect()
-}
-
-/// A writer that hashes and counts.
-struct Digesting<W> {
-    inner: W,
-    digest: Hasher,
-    length: u64,
-}
-
-impl<W: io::Write> io::Write for Digesting<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(bytes)?;
-        self.digest.update(&bytes[..n]);
-        self.length += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 
