@@ -53,6 +53,7 @@ impl FetchFragment {
             retry_first: keys.text("retry-first"),
             retry_cap: keys.text("retry-cap"),
             tries_per_day: keys.number("tries-per-day"),
+            deltas: keys.truth("deltas"),
         }
     }
 }
