@@ -437,10 +437,8 @@ fn check_policies(repository: &Repository, view: &View, report: &mut Report) {
 
 /// Whether the plan beside a policy is that of its bundle; what is wrong with the plan itself is said where it stands.
 fn has_plan(repository: &Repository, view: &View, policy: &PatchPolicy) -> bool {
-    policy::published(repository, view).is_ok_and(|published| {
-        let mut plans = published.iter().filter_map(|published| published.plan.as_ref());
-        plans.any(|plan| plan.is_of(policy))
-    })
+    let plan = policy::plan_of(repository, view, policy);
+    plan.is_ok_and(|plan| plan.is_some_and(|plan| plan.is_of(policy)))
 }
 
 /// What versions of the role policies before the current one listed: a policy has one place and many contents.

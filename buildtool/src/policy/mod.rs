@@ -46,16 +46,25 @@ pub const PLAN_FILE: &str = "/rollout.json";
 /// # Errors
 /// If one is missing, damaged, or no policy or plan.
 pub fn published(repository: &Repository, view: &View) -> Result<Vec<Published>> {
-    let targets = view.set.targets(POLICIES.name).map(|t| &t.targets);
+    let targets = view.set.targets(POLICIES.name).map(|t| &t.targets).into_iter().flatten();
     let mut out = Vec::new();
-    for (path, file) in targets.into_iter().flatten().filter(|(path, _)| path.ends_with(POLICY_FILE)) {
+    for (path, file) in targets.filter(|(path, _)| path.ends_with(POLICY_FILE)) {
         let policy = read_published(repository, path, file, MAX_POLICY, PatchPolicy::from_json)?;
-        let path = path.replace(POLICY_FILE, PLAN_FILE);
-        let file = targets.and_then(|targets| targets.get(&path));
-        let read = |file| read_published(repository, &path, file, MAX_PLAN, RolloutPlan::from_json);
-        out.push(Published { policy, plan: file.map(read).transpose()? });
+        let plan = plan_of(repository, view, &policy)?;
+        out.push(Published { policy, plan });
     }
     Ok(out)
+}
+
+/// The plan that is published beside a policy, if there is one.
+///
+/// # Errors
+/// If it is missing, damaged, or no plan.
+pub fn plan_of(repository: &Repository, view: &View, policy: &PatchPolicy) -> Result<Option<RolloutPlan>> {
+    let path = format!("policies/{}{PLAN_FILE}", policy.id());
+    let file = view.set.targets(POLICIES.name).and_then(|t| t.targets.get(&path));
+    let read = |file| read_published(repository, &path, file, MAX_PLAN, RolloutPlan::from_json);
+    file.map(read).transpose()
 }
 
 fn read_published<T>(
