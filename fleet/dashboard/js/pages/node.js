@@ -74,7 +74,7 @@ function why({ node, why: reason }) {
             ? "Patched as far as the repository goes."
             : node.summary || "It has not said anything yet."),
       ),
-      reason && node.summary && node.summary !== reason
+      reason && node.summary && !reason.includes(node.summary)
         ? h("p", {}, h("span", { class: "muted" }, "It says: "), node.summary)
         : null,
       node.failingSince

@@ -51,7 +51,9 @@ export const page = {
         }),
       ),
     );
-    return { summary, history: history.rows, rollouts: rollouts.items, repository, since };
+    // An answer that has not changed keeps its time in the browser; this is when it was last found to be so.
+    const read = new Date(now()).toISOString();
+    return { read, summary, history: history.rows, rollouts: rollouts.items, repository, since };
   },
 
   view(route, data) {
@@ -61,7 +63,7 @@ export const page = {
         "div",
         { class: "page-head" },
         h("h1", {}, "Fleet"),
-        h("p", { class: "muted" }, `${count(summary.total, "node")} · as of `, when(summary.at)),
+        h("p", { class: "muted" }, `${count(summary.total, "node")} · as of `, when(data.read)),
       ),
       trouble(attention(data, now())),
       h("div", { class: "columns" }, standing(summary), active(data.rollouts)),
