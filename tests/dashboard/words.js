@@ -204,6 +204,8 @@ is(
 );
 is("the same element, still with the focus", document.activeElement === field && field.isConnected, true);
 is("what was typed stays", field.value, "typed");
+morph(place, h("div", {}, h("h1", { tabindex: "-1" }, "A page"), h("ul", {}, h("li", { "data-key": "c" }, "c"))));
+is("what had the focus and is gone leaves it to the heading", document.activeElement.tagName, "H1");
 for (const [name, value] of [
   ["onclick", "x"],
   ["style", "x"],
