@@ -4,6 +4,7 @@ Everything that nodes say goes in signed, as nodes send it. What only time can m
 the browser looks: rows of the history, and that some nodes were heard of last three days ago.
 """
 
+import concurrent.futures
 import http.client
 import json
 import os
@@ -20,6 +21,8 @@ from nodes import HOSTILE, NEW, OLD, VARIANTS, Node, packages, say, sha, wire
 
 PROJECT = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 BIN = os.environ.get("PRESTAGE_BIN", os.path.join(PROJECT, "target/debug"))
+
+LINES = 8  # connections over which nodes enrol
 
 
 class World:
@@ -336,12 +339,12 @@ logins = 1000
     def seed(self):
         self.nodes = self.make_nodes()
         now = int(time.time())
-        keep = http.client.HTTPConnection(self.url.split("//")[1], timeout=PATIENCE)
         token = self.api(
-            "POST", "tokens", {"kind": "enrollment", "name": "kickstart", "uses": 100_000}, self.admin, keep
+            "POST", "tokens", {"kind": "enrollment", "name": "kickstart", "uses": 100_000}, self.admin
         )["token"]
-        for node in self.nodes:
-            self.api("POST", "enrollments", node.enrollment(token, now), keep=keep)
+        with concurrent.futures.ThreadPoolExecutor(LINES) as lines:
+            list(lines.map(lambda part: self.enrol(part, token, now), [self.nodes[i::LINES] for i in range(LINES)]))
+        keep = http.client.HTTPConnection(self.url.split("//")[1], timeout=PATIENCE)
         documents = []
         for i, node in enumerate(self.nodes):
             documents += say(i, node, now, self.bundles)
@@ -368,6 +371,11 @@ logins = 1000
             keep=keep,
         )
         self.the_past(now)
+
+    def enrol(self, nodes, token, now):
+        keep = http.client.HTTPConnection(self.url.split("//")[1], timeout=PATIENCE)
+        for node in nodes:
+            self.api("POST", "enrollments", node.enrollment(token, now), keep=keep)
 
     def the_past(self, now):
         """What only time can make."""
