@@ -26,7 +26,7 @@ impl Aside {
     /// read is begun anew.
     pub fn open(path: PathBuf, seconds: i64, now: UnixTime) -> Self {
         let bytes = host::file::read_limited(&path, 256 * 1024).ok().flatten();
-        let list = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let list = bytes.and_then(|bytes| format::json::read(&bytes).ok());
         let mut list: Vec<Entry> = list.unwrap_or_default();
         // One that ends later than any can was put down by a clock that was wrong.
         list.retain(|aside| aside.until > now && aside.until.since(now) <= seconds);

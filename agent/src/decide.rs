@@ -13,6 +13,7 @@ use format::rollout::{PlanState, RolloutPlan, SITE_TURN, Standing, site_turn, tu
 use format::status::RolloutStatus;
 use format::time::UnixTime;
 use format::trust::{Search, SearchStep, TrustedMetadataSet};
+use serde::Deserialize as _;
 
 use crate::policy::Rule;
 
@@ -220,7 +221,7 @@ fn offers_of<'s>(
 
 /// Reads the `custom` of an index; another shape is not a bundle of ours.
 fn custom_of(custom: &Json<'_>) -> Option<IndexCustom> {
-    serde_json::from_slice(&custom.canonical()).ok()
+    IndexCustom::deserialize(custom.clone()).ok()
 }
 
 #[cfg(test)]

@@ -135,6 +135,6 @@ fn next(node: &Node, state: &State) -> Option<NextFetch> {
 
 fn load(node: &Node) -> State {
     let bytes = host::file::read_limited(&node.fetched("pace.json"), 64 * 1024).ok().flatten();
-    let state = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let state = bytes.and_then(|bytes| format::json::read(&bytes).ok());
     state.filter(State::is_current).unwrap_or_default()
 }

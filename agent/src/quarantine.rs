@@ -38,7 +38,7 @@ impl Quarantine {
     /// If it cannot be moved aside.
     pub fn open(path: PathBuf, step: Step) -> Result<Self> {
         let bytes = host::file::read_limited(&path, 1024 * 1024).unwrap_or_default();
-        let list = match bytes.map(|bytes| serde_json::from_slice(&bytes)) {
+        let list = match bytes.map(|bytes| format::json::read(&bytes)) {
             None => Vec::new(),
             Some(Ok(list)) => list,
             Some(Err(e)) => {

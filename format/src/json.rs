@@ -5,6 +5,8 @@
 //! text over the caller's size. Canonical JSON is the OLPC form that TUF uses: keys sorted by code point, no
 //! white space, only `"` and `\` escaped.
 
+mod tree;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -203,14 +205,12 @@ pub fn canonical<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, JsonError> {
     Ok(Json::parse(&text)?.canonical())
 }
 
-/// Reads a document of type `T`, refusing duplicate keys anywhere in it.
+/// Reads a document of type `T`: strictly, as [`Json::parse`] does.
 ///
 /// # Errors
-/// What is wrong, with line and column.
+/// What is wrong; of what is no JSON, with line and column.
 pub fn read<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, JsonError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    NoDuplicates.deserialize(&mut deserializer).map_err(|e| JsonError(e.to_string()))?;
-    serde_json::from_slice(bytes).map_err(|e| JsonError(e.to_string()))
+    T::deserialize(Json::parse(bytes)?)
 }
 
 /// JSON for people: each member on a line of its own, as serde_json's own pretty form.
@@ -453,6 +453,49 @@ mod tests {
         assert!(read::<serde_json::Value>(br#"{"x":{"a":1,"a":2}}"#).is_err());
     }
 
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Sample {
+        small: u8,
+        text: Option<String>,
+        list: Vec<Kind>,
+        #[serde(default)]
+        pair: (u64, bool),
+    }
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    enum Kind {
+        Plain,
+        With(i64),
+        Fields { a: String },
+    }
+
+    #[test]
+    fn a_type_is_read_or_what_is_wrong_is_said() {
+        let text = r#"{"small":255,"text":null,"list":["plain",{"with":-3},{"fields":{"a":"\n"}}],
+            "pair":[18446744073709551615,true],"unknown":{"x":[1]}}"#;
+        let list = vec![Kind::Plain, Kind::With(-3), Kind::Fields { a: "\n".into() }];
+        let sample = Sample { small: 255, text: None, list, pair: (u64::MAX, true) };
+        assert_eq!(read(text.as_bytes()), Ok(sample));
+        for (text, why) in [
+            (r#"{"text":null,"list":[]}"#, "missing field `small`"),
+            (r#"{"small":256,"list":[]}"#, "256"),
+            (r#"{"small":-1,"list":[]}"#, "-1"),
+            (r#"{"small":"1","list":[]}"#, "string"),
+            (r#"{"small":1,"list":["other"]}"#, "unknown variant `other`"),
+            (r#"{"small":1,"list":[{"plain":1}]}"#, "carries nothing"),
+            (r#"{"small":1,"list":{}}"#, "map"),
+            (r#"{"small":1,"list":[],"text":7}"#, "7"),
+            (r#"{"small":1,"list":[],"pair":[1]}"#, "length"),
+            (r#"[1,null,[]]"#, "sequence"),
+            ("{", "line 1"),
+        ] {
+            let error = read::<Sample>(text.as_bytes()).unwrap_err();
+            assert!(error.0.contains(why), "{text}: {error}");
+        }
+    }
+
     fn any_json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),
@@ -475,6 +518,12 @@ mod tests {
             let compact = serde_json::to_vec(&value).unwrap();
             let pretty = serde_json::to_vec_pretty(&value).unwrap();
             prop_assert_eq!(Json::parse(&compact).unwrap().canonical(), Json::parse(&pretty).unwrap().canonical());
+        }
+
+        #[test]
+        fn a_value_is_read_as_the_library_reads_it(value in any_json()) {
+            let text = serde_json::to_vec(&value).unwrap();
+            prop_assert_eq!(read::<serde_json::Value>(&text), Ok(value));
         }
 
         #[test]

@@ -83,7 +83,7 @@ impl Keepsake {
     /// # Errors
     /// If it is none, or one of another version.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let keepsake: Keepsake = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let keepsake: Keepsake = format::json::read(bytes).map_err(|e| e.to_string())?;
         match keepsake.version {
             VERSION => Ok(keepsake),
             other => Err(format!("it has version {other}")),

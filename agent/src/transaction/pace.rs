@@ -38,7 +38,7 @@ pub fn estimate(runs: &[Run], packages: u64) -> u64 {
 /// The runs that are remembered; none, if they cannot be read.
 pub fn load(path: &Path) -> Vec<Run> {
     let bytes = host::file::read_limited(path, 64 * 1024).ok().flatten();
-    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    bytes.and_then(|bytes| format::json::read(&bytes).ok()).unwrap_or_default()
 }
 
 /// Remembers one more.

@@ -131,7 +131,7 @@ impl Dnf<'_> {
             })?;
         // Plugins may have talked before.
         let json = output.stdout.find('{').map_or("", |at| &output.stdout[at..]);
-        serde_json::from_slice(json.as_bytes()).map_err(|e| {
+        format::json::read(json.as_bytes()).map_err(|e| {
             let what = format!("the plan of {} cannot be read: {e}", self.flavour.program());
             Error::new(Exit::Deferred, what, "report it with the version of dnf")
         })
@@ -358,7 +358,7 @@ impl PackageManager for Dnf<'_> {
             .and_then(|mut f| Sha256::of_reader(&mut f))
             .map_err(|e| Error::file(&repomd, &e))?;
         let earlier: Option<Begun> = host::file::read_limited(&marker, MAX_LOG)?
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .and_then(|bytes| format::json::read(&bytes).ok())
             .filter(|begun: &Begun| begun.repo == digest);
         let begun = match earlier {
             Some(begun) => {
@@ -486,7 +486,7 @@ fn back_script(back: &WayBack, root: &Path) -> String {
 pub fn read_everything(text: &str) {
     let installed = parse_inventory(text);
     let inventory = installed.inventory();
-    if let Ok(plan) = serde_json::from_slice::<Plan>(text.as_bytes())
+    if let Ok(plan) = format::json::read::<Plan>(text.as_bytes())
         && let Ok(resolution) = resolution(&plan, &installed)
     {
         // What is done to the inventory is what the difference says.
