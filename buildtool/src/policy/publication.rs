@@ -44,27 +44,27 @@ pub fn prepare(
 ) -> Publication {
     let before: BTreeMap<String, &Published> = published.iter().map(|p| (p.policy.id(), p)).collect();
     let mut out = Publication::default();
-    for policy in wanted {
+    for mut policy in wanted {
         let id = policy.id();
-        match one(policy, before.get(&id).copied(), fleet, by, now, &mut out.notes) {
-            Ok(published) => out.policies.push(published),
-            Err((policy, why)) => {
-                out.problems.push(format!("{id}: spec.rolloutStrategy: {why}"));
-                out.policies.push(Published { policy, plan: None });
-            }
-        }
+        let plan = one(&mut policy, before.get(&id).copied(), fleet, by, now, &mut out.notes);
+        let plan = plan.unwrap_or_else(|why| {
+            out.problems.push(format!("{id}: spec.rolloutStrategy: {why}"));
+            None
+        });
+        out.policies.push(Published { policy, plan });
     }
     out
 }
 
+/// The plan of one policy, if it has one; and the policy as it is to be published.
 fn one(
-    mut policy: PatchPolicy,
+    policy: &mut PatchPolicy,
     before: Option<&Published>,
     fleet: Option<&Fleet>,
     by: &str,
     now: UnixTime,
     notes: &mut Vec<String>,
-) -> Result<Published, (PatchPolicy, String)> {
+) -> Result<Option<RolloutPlan>, String> {
     let id = policy.id();
     let old = before.map(|before| &before.policy);
     let plan = before.and_then(|before| before.plan.as_ref());
@@ -87,7 +87,7 @@ fn one(
             version => notes.push(format!("{id}: bundle {version} overrides the rollback from {left}{who}")),
         }
     }
-    let is_same_rollout = plan.is_some_and(|plan| plan.is_of(&policy));
+    let is_same_rollout = plan.is_some_and(|plan| plan.is_of(policy));
     let is_same_way = old.is_some_and(|old| old.rollout == policy.rollout);
     if let Some(plan) = plan.filter(|_| is_same_rollout && is_same_way) {
         let mut plan = plan.clone();
@@ -95,9 +95,7 @@ fn one(
             plan.rolled_back_from = None;
         }
         if old.is_some_and(|old| old.schedule != policy.schedule) && plan.state == PlanState::Running {
-            if let Err(why) = rollout::retime(&mut plan, &policy, now, now) {
-                return Err((policy, why));
-            }
+            rollout::retime(&mut plan, policy, now, now)?;
             let begun = Begun { now, by, reason: "the maintenance window was changed".into() };
             plan.record(begun.act(Action::Retime));
             notes
@@ -106,10 +104,10 @@ fn one(
         if plan.state != PlanState::Running {
             notes.push(format!("{id}: stays {}{}; policy resume lets it go on", plan.state, said(&plan)));
         }
-        return Ok(Published { policy, plan: Some(plan) });
+        return Ok(Some(plan));
     }
     if policy.rollout.is_none() {
-        return Ok(Published { policy, plan: None });
+        return Ok(None);
     }
     // Who does not say how many nodes there are means as many as before.
     let as_before = plan.and_then(|plan| plan.nodes).map(Fleet::Count);
@@ -120,10 +118,7 @@ fn one(
         Some(_) if is_same_rollout => format!("bundle {version}, in another way"),
         _ => format!("bundle {version}"),
     };
-    let mut new = match rollout::plan(&policy, fleet, &Begun { now, by, reason }) {
-        Ok(new) => new,
-        Err(why) => return Err((policy, why)),
-    };
+    let mut new = rollout::plan(policy, fleet, &Begun { now, by, reason })?;
     let older = old.map(|old| old.bundle.version.clone()).filter(|old| old != version);
     new.previous = older.or_else(|| plan.filter(|_| is_same_rollout).and_then(|plan| plan.previous.clone()));
     if let Some(plan) = plan {
@@ -150,7 +145,7 @@ fn one(
         }
     }
     notes.push(format!("{id}: {}", in_words(&new)));
-    Ok(Published { policy, plan: Some(new) })
+    Ok(Some(new))
 }
 
 /// Who stopped it, and why.
