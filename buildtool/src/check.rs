@@ -324,10 +324,10 @@ fn check_bundle(
     let Ok(mut file) = File::open(repository.targets().join(&bundle_name)) else {
         return;
     };
-    let bar = progress.items("decoding", index.members.len() as u64);
-    for member in &index.members {
+    let bar = progress.items("decoding", index.entries().count() as u64);
+    for member in index.entries() {
         bar.add(1);
-        if let Err(why) = check_member(&mut file, &index, member) {
+        if let Err(why) = check_member(&mut file, &index, &member) {
             report.problems.push(Problem::Member {
                 bundle: bundle_name.clone(),
                 member: member.path.to_string(),

@@ -330,3 +330,64 @@ pub fn zigzag(number: i64) -> u64 {
 fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        let stream = |open| Stream { properties: 0, packed: 10, open };
+        Header { target: 1000, base: 500, streams: [stream(9), stream(400), stream(600)] }
+    }
+
+    fn read(header: &Header) -> Result<Header, DeltaError> {
+        let length = header.streams.iter().fold(HEADER, |sum, stream| sum.saturating_add(stream.packed));
+        Header::read(&mut header.to_bytes().as_slice(), length, 500, 1000)
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_was_written() {
+        assert_eq!(header().to_bytes().len() as u64, HEADER);
+        assert_eq!(read(&header()).unwrap(), header());
+        assert_eq!(header().places(), [(80, 10), (90, 10), (100, 10)]);
+    }
+
+    #[test]
+    fn a_patch_that_claims_gigabytes_is_refused_before_anything_is_unpacked() {
+        type Break = fn(&mut Header);
+        let cases: [(&str, Break); 8] = [
+            ("is signed", |h| h.target = 8 << 30),
+            ("is signed", |h| h.base = u64::MAX),
+            ("more than comes of it", |h| h.streams[1].open = 8 << 30),
+            ("more than comes of it", |h| h.streams[2].open = u64::MAX),
+            ("more than comes of it", |h| h.streams[0].open = u64::MAX),
+            ("as long as the patch", |h| h.streams[0].packed = u64::MAX),
+            // 4 GiB of probabilities, were it believed.
+            ("not used here", |h| h.streams[1].properties = 8 + 4 * 9),
+            ("not used here", |h| h.streams[2].properties = 255),
+        ];
+        for (words, break_it) in cases {
+            let mut bad = header();
+            break_it(&mut bad);
+            let error = read(&bad).unwrap_err().to_string();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        let mut bytes = header().to_bytes();
+        bytes[7] = b'2';
+        assert!(Header::read(&mut bytes.as_slice(), 110, 500, 1000).is_err(), "another version");
+        assert!(Header::read(&mut &bytes[..40], 110, 500, 1000).is_err(), "cut off");
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_were_written() {
+        for number in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
+            let mut bytes = Vec::new();
+            put_number(&mut bytes, number);
+            assert!(bytes.len() <= 10);
+        }
+        for number in [0, 1, -1, 63, -64, i64::MAX, i64::MIN] {
+            assert_eq!(unzigzag(zigzag(number)), number);
+        }
+        assert_eq!([zigzag(0), zigzag(-1), zigzag(1)], [0, 1, 2]);
+    }
+}

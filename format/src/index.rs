@@ -677,7 +677,10 @@ mod tests {
     #[test]
     fn deltas_are_read_back_and_none_that_is_not_right_is() {
         let good = with_deltas();
-        assert_eq!(Index::parse(&good.to_bytes().unwrap()).unwrap(), good);
+        let golden = include_bytes!("../tests/data/index-v1-deltas.json");
+        let written = good.to_bytes().unwrap();
+        assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(golden).trim_end());
+        assert_eq!(Index::parse(golden).unwrap(), good);
         let paths: Vec<_> = good.deltas().map(|(m, d)| (m.path.as_str(), d.path.as_str())).collect();
         assert_eq!(paths, [("pool/a_1_all.deb", "delta/a_0.delta"), ("pool/a_1_all.deb", "delta/a_1.delta")]);
         type Break = fn(&mut Delta);

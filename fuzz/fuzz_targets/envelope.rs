@@ -3,7 +3,9 @@
 //! again as the same.
 #![no_main]
 
-use format::envelope::{Answer, Document, MAX_DOCUMENTS, Opened, Sealed, SentStatus, read_batch, write_batch};
+use format::envelope::{
+    Answer, Document, MAX_DOCUMENTS, Opened, Sealed, SentStatus, read_batch, write_batch,
+};
 use format::node_key::NodeKey;
 use prestage_fuzz::fuzz_target;
 

@@ -2,12 +2,31 @@
 //! itself writes.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use format::container::{Encoding, Entry, write_deflated, write_stored};
+use format::delta::{Header, Stream};
 use format::time::UnixTime;
+use lzma_rust2::{LzmaOptions, LzmaWriter};
 use prestage_fuzz::{Role, sign};
+
+/// Input of the target `delta`: a base of 1,000 bytes, a patch with these steps and so many differences and new bytes.
+fn delta(steps: &[u8], differences: usize, new: usize, target: u16) -> io::Result<Vec<u8>> {
+    let mut packed = Vec::new();
+    let mut pack = |bytes: &[u8]| -> io::Result<Stream> {
+        let options = LzmaOptions { dict_size: 4096, ..LzmaOptions::with_preset(6) };
+        let mut writer = LzmaWriter::new_no_header(Vec::new(), &options, false)?;
+        writer.write_all(bytes)?;
+        let bytes_packed = if bytes.is_empty() { Vec::new() } else { writer.finish()? };
+        packed.extend_from_slice(&bytes_packed);
+        Ok(Stream { properties: 93, packed: bytes_packed.len() as u64, open: bytes.len() as u64 })
+    };
+    let content: Vec<u8> = (0..=255).collect();
+    let streams = [pack(steps)?, pack(&content[..differences])?, pack(&content[..new])?];
+    let header = Header { target: target.into(), base: 1000, streams };
+    Ok([&target.to_le_bytes()[..], &1000u16.to_le_bytes(), &header.to_bytes(), &packed].concat())
+}
 
 fn main() -> io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -18,9 +37,12 @@ fn main() -> io::Result<()> {
         fs::write(to.join(name), bytes)
     };
 
-    for (target, name) in
-        [("index", "index-v1.json"), ("documents", "report-v1.json"), ("documents", "status-v1.json")]
-    {
+    for (target, name) in [
+        ("index", "index-v1.json"),
+        ("index", "index-v1-deltas.json"),
+        ("documents", "report-v1.json"),
+        ("documents", "status-v1.json"),
+    ] {
         put(target, name, &fs::read(golden.join(name))?)?;
     }
     let golden_envelope = fs::read(golden.join("envelope-v1.json"))?;
@@ -63,6 +85,14 @@ fn main() -> io::Result<()> {
     }
     put("config", "windows", b"\0\0\0\x68schedule.maintenance-window = ['Mon-Fri 22:00-05:30', '02:00-04:00']\n###\nfetch.rate = '2Mbit/s'\n")?;
 
+    for (name, steps, differences, new, target) in [
+        ("copy", &[0, 100, 0, 0][..], 0, 0, 100),
+        ("all", &[20, 30, 40, 10, 5, 70, 0, 1][..], 40, 11, 151),
+        ("backwards", &[0, 100, 0, 0, 0xc7, 1, 100, 0, 0][..], 0, 0, 200),
+        ("new", &[0, 0, 0, 90][..], 0, 90, 90),
+    ] {
+        put("delta", name, &delta(steps, differences, new, target)?)?;
+    }
     let digest = format::digest::Sha256::of(b"x").to_string();
     let bundle = format!(r#"{{"version":"20261123-1","cycle":"2026-11","serial":1,"index":"{digest}"}}"#);
     let change = r#"{"name":"a","arch":"amd64","from":"1","to":"2"}"#;

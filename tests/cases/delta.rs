@@ -32,6 +32,8 @@ fn app(version: u8) -> Deb {
     Deb::new("till-app", &format!("{version}.0"))
         .file(PATH, program(version))
         .file("/usr/share/till/empty", "")
+        // What compresses well: the plain form is much larger than the package.
+        .file("/usr/share/till/table", "nothing\n".repeat(100_000))
         .file("/usr/share/till/notes", format!("version {version}\n"))
         .conffile("/etc/till.conf", "currency = EUR\n")
         .script("postinst", "echo configured >>/var/log/till")
@@ -188,9 +190,17 @@ fn a_base_that_is_not_as_it_was_installed_costs_the_saving_and_nothing_else() {
         assert_eq!(world.bundle_bytes_sent(), all_whole(&world), "{name}: not one byte of the patch");
         again(&world);
     }
-    // Room for the whole packages, and not for more.
-    let needed: u64 = world.centre.index().members.iter().map(|m| m.size).sum();
-    world.configure(&format!("[fetch]\ndisk-quota = \"{}\"\n", needed + 40_000));
+    // Room for the whole packages, and not for what is not compressed: what a fetch says that it has and needs, and a bit.
+    world.configure("[fetch]\ndisk-quota = \"1 KiB\"\n");
+    let said = run(&mut world.node.prestage(["fetch"])).expect(1).stderr;
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let before = |text: &str| {
+        let at =
+            words.windows(3).position(|three| three.join(" ").starts_with(text)).expect("the quota in it");
+        words[at - 1].parse::<u64>().expect("a number")
+    };
+    let quota = (before("bytes are used") + before("more are needed")) / 1024 + 300;
+    world.configure(&format!("[fetch]\ndisk-quota = \"{quota} KiB\"\n"));
     let deltas = patch(&world);
     assert!(why(&deltas).contains("no room"), "{deltas:?}");
 }
@@ -200,7 +210,14 @@ fn a_patch_that_is_damaged_or_lies_is_dropped_and_the_package_comes_whole() {
     let world = world();
     let delta = delta(&world);
     let at = delta.offset + delta.length / 2;
+    let check = || {
+        let mut check = world.centre.build(["check"]);
+        check.arg(world.centre.repository()).arg("--full");
+        run(&mut check)
+    };
+    check().expect(0);
     world.centre.flip(Part::BundleData, at);
+    check().expect(1).says(&["delta/till-app"]);
     let deltas = patch(&world);
     assert!(why(&deltas).contains("damaged"), "{deltas:?}");
     // That the mirror serves wrong bytes is told like any other damage.
@@ -229,7 +246,7 @@ fn an_install_that_was_cut_off_goes_on_with_what_was_made() {
     let world = world();
     run(&mut world.node.prestage(["fetch"])).expect(0);
     let mut killed = world.node.prestage(["install", "--now"]);
-    killed.env("PRESTAGE_KILL", "installing:before");
+    killed.env("PRESTAGE_KILL", "Installing:before");
     assert_eq!(run(&mut killed).signal, Some(9), "it was to be killed");
     // The store is empty: what root has is all there is.
     fs::remove_dir_all(world.node.path("/var/lib/prestage/fetch/store")).expect("the store");
