@@ -141,7 +141,7 @@ impl<'a> Json<'a> {
     }
 
     /// Gives the value to `out`, piece by piece: the canonical form, its strings as `string` writes them.
-    fn write(&self, string: fn(&str, &mut dyn FnMut(&[u8])), out: &mut dyn FnMut(&[u8])) {
+    fn write(&self, string: WriteString, out: &mut dyn FnMut(&[u8])) {
         match self {
             Json::Null => out(b"null"),
             Json::Bool(true) => out(b"true"),
@@ -174,6 +174,9 @@ impl<'a> Json<'a> {
         }
     }
 }
+
+/// Writes a string in one of its forms.
+type WriteString = fn(&str, &mut dyn FnMut(&[u8]));
 
 /// Everything raw but the two characters that would end or begin an escape; a newline in a PEM key stays a newline.
 fn write_string(text: &str, out: &mut dyn FnMut(&[u8])) {

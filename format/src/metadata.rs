@@ -65,11 +65,14 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// What is signed, and each signature with the id of the key that is said to have made it.
+/// Each signature, with the id of the key that is said to have made it.
+pub(crate) type Signatures = Vec<(KeyId, Vec<u8>)>;
+
+/// What is signed, and its signatures.
 ///
 /// # Errors
 /// If it is not an envelope, or lists one key id twice.
-pub(crate) fn take_apart(tree: Json<'_>) -> Result<(Json<'_>, Vec<(KeyId, Vec<u8>)>), JsonError> {
+pub(crate) fn take_apart(tree: Json<'_>) -> Result<(Json<'_>, Signatures), JsonError> {
     let mut signatures = Vec::new();
     // Nothing is verified yet: looking each one up in a list would let a mirror cost minutes with a long one.
     let mut signers = BTreeSet::new();

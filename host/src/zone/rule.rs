@@ -33,9 +33,9 @@ struct Date {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Day {
     /// `J1` to `J365`: 29 February is never counted.
-    WithoutLeapDay(i64),
+    Julian(i64),
     /// `0` to `365`: it is.
-    WithLeapDay(i64),
+    FromZero(i64),
     /// `M3.5.0`: month, week (5: the last), day of the week from Sunday.
     Weekday(i64, i64, i64),
 }
@@ -88,8 +88,8 @@ impl Date {
     /// That moment of `year`, as seconds since the clocks showed 1970-01-01 00:00.
     fn clock(&self, year: i64) -> i64 {
         let day = match self.day {
-            Day::WithLeapDay(day) => days_from_civil(year, 1, 1) + day,
-            Day::WithoutLeapDay(day) => {
+            Day::FromZero(day) => days_from_civil(year, 1, 1) + day,
+            Day::Julian(day) => {
                 // Counted from 1 March, no leap day is in the way.
                 let (from, days) = if day < 60 {
                     (days_from_civil(year, 1, 1), day - 1)
@@ -163,7 +163,7 @@ impl<'t> Text<'t> {
     fn date(&mut self) -> Option<Date> {
         self.skip(',')?;
         let day = if self.skip('J').is_some() {
-            Day::WithoutLeapDay(self.number(365).filter(|day| *day >= 1)?)
+            Day::Julian(self.number(365).filter(|day| *day >= 1)?)
         } else if self.skip('M').is_some() {
             let month = self.number(12).filter(|month| *month >= 1)?;
             self.skip('.')?;
@@ -171,7 +171,7 @@ impl<'t> Text<'t> {
             self.skip('.')?;
             Day::Weekday(month, week, self.number(6)?)
         } else {
-            Day::WithLeapDay(self.number(365)?)
+            Day::FromZero(self.number(365)?)
         };
         // A week and more either way is what version 3 of zone files allows.
         let time = if self.skip('/').is_some() { self.time(167)? } else { 2 * 3600 };
