@@ -87,7 +87,7 @@ pub enum Verb {
     /// Explain.
     Doctor,
     /// Say which repository this node belongs to, and where trust begins.
-    Enroll(Enrol),
+    Enroll(Box<Enrol>),
     /// Look at the configuration.
     Config {
         /// What counts, and whence; otherwise only whether it is right.
@@ -232,7 +232,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, Error> 
         Some("report") => Verb::Report { now, carried },
         Some("status") => Verb::Status { json, check },
         Some("doctor") => Verb::Doctor,
-        Some("enroll") => Verb::Enroll(enrol),
+        Some("enroll") => Verb::Enroll(Box::new(enrol)),
         Some("config") => match needed("check or show")?.to_str() {
             Some("check") => Verb::Config { show: false },
             Some("show") => Verb::Config { show: true },

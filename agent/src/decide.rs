@@ -275,11 +275,9 @@ mod tests {
     }
 
     fn rolling(state: &str, more: &str) -> (PatchPolicy, RolloutPlan) {
-        let policy = format!(
-            r#"{{"apiVersion":"patchmgmt.io/v1","kind":"PatchPolicy","metadata":{{"name":"p"}},"spec":{{
-            "bundleRef":{{"version":"1"}},"targets":{{"selector":{{}}}},"rolloutStrategy":{{"type":"RollingUpdate",
-            "batchSize":10,"batchDelayMinutes":15,"canary":{{"matchLabels":{{"ring":"canary"}}}}}}}}}}"#
-        );
+        let policy = r#"{"apiVersion":"patchmgmt.io/v1","kind":"PatchPolicy","metadata":{"name":"p"},"spec":{
+            "bundleRef":{"version":"1"},"targets":{"selector":{}},"rolloutStrategy":{"type":"RollingUpdate",
+            "batchSize":10,"batchDelayMinutes":15,"canary":{"matchLabels":{"ring":"canary"}}}}}"#;
         let step = |n: i64| format!(r#"{{"upTo":{},"notBefore":"{}"}}"#, n * 250_000, UnixTime(900 * n));
         let steps: Vec<String> = (0..5).map(step).collect();
         let plan = format!(

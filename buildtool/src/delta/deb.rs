@@ -120,7 +120,7 @@ impl Deb {
             put(header(name, size).as_bytes()).map_err(failed)?;
             copy_into(path, &mut put)?;
         }
-        if self.data_size % 2 != 0 {
+        if !self.data_size.is_multiple_of(2) {
             put(b"\n").map_err(failed)?;
         }
         out.flush().at(WHAT, to)?;
