@@ -15,6 +15,8 @@
 #   make failure-table  each failure case for each package manager: exit code, and the node's state, proved (root)
 #   make test       formatting, lints, unit and end-to-end tests, a minute of fuzzing (root)
 #   make attacks    every attack that must fail, as a table: exit code, message, and whether the node changed (root)
+#   make attacks-api  every attack on the fleet server's API, as a table
+#   make bench-api  what one fleet server takes, on SQLite and on PostgreSQL, in one run with ratios
 #   make test-kill  kill -9 of the agent and its children, 500 times at random, from fetch to rollback (root; half an hour;
 #                   KILLS=50 make test-kill: some minutes; PRESTAGE_SEED=N does the same again)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
@@ -34,7 +36,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm demo-fleet failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers test-dashboard bench-delta
+.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm demo-fleet failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers test-dashboard bench-delta attacks-api bench-api
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -46,6 +48,7 @@ setup:
 
 build:
 	cargo build --release -p prestage -p prestage-build
+	cargo build --profile server -p prestage-fleet
 
 dist: setup
 	@scripts/dist.sh
@@ -123,6 +126,12 @@ attacks: setup
 	@scripts/node-root.sh minimal >/dev/null
 	cargo build --quiet --workspace --bins --tests
 	cargo test --quiet -p prestage-tests --test e2e -- attacks::every_attack --nocapture
+
+attacks-api: setup
+	@cargo test --quiet -p prestage-fleet --test api -- attacks::every_attack --nocapture
+
+bench-api: setup
+	@cargo bench --quiet --profile server -p prestage-fleet --bench load
 
 test-long: setup
 	@scripts/node-root.sh minimal >/dev/null

@@ -35,6 +35,8 @@ strace:/usr/bin/strace:kills programs between two system calls
 xz-utils:/usr/bin/xz:is what packages are compressed with
 shellcheck:/usr/bin/shellcheck:checks the scripts
 python3-jsonschema:/usr/lib/python3/dist-packages/jsonschema/__init__.py:checks documents against the published schemas
+postgresql:/usr/bin/pg_ctlcluster:is the database of larger fleets, which the fleet server is tested with
+python3-yaml:/usr/lib/python3/dist-packages/yaml/__init__.py:reads the description of the API, to compare it with the server
 python3-venv:/var/lib/dpkg/info/python3-venv.list:runs the tests against python-tuf
 '
 
