@@ -143,13 +143,15 @@ impl Offsets {
     }
 
     /// The changes after `from` and up to `to`, in order.
-    fn changes_within(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
-        let known = self.changes.iter().copied();
+    fn changes_within(&self, from: i64, to: i64) -> impl Iterator<Item = (i64, i64)> {
+        let after = |moment: i64| self.changes.partition_point(|(change, _)| *change <= moment);
+        let known = self.changes.get(after(from)..after(to)).unwrap_or_default();
         // Where the rule begins, it may say something else than the last change that is listed.
         let last = self.changes.last().map_or(i64::MIN, |(change, _)| *change);
-        let ruled =
-            self.then.iter().flat_map(|rule| rule.changes_around(to)).filter(|(change, _)| *change > last);
-        known.chain(ruled).filter(|(change, _)| from < *change && *change <= to).collect()
+        let rule = self.then.as_ref().filter(|_| to > last);
+        let ruled = rule.and_then(|rule| rule.changes_around(to)).into_iter().flatten();
+        let begin = last.max(from);
+        known.iter().copied().chain(ruled.filter(move |(change, _)| begin < *change && *change <= to))
     }
 }
 

@@ -43,28 +43,25 @@ enum Day {
 impl Rule {
     /// The offset at a moment.
     pub(super) fn at(&self, moment: i64) -> i64 {
-        let before =
-            self.changes_around(moment).into_iter().take_while(|(change, _)| *change <= moment).last();
-        before.map_or(self.standard, |(_, offset)| offset)
+        let changes = self.changes_around(moment).into_iter().flatten();
+        changes.take_while(|(change, _)| *change <= moment).last().map_or(self.standard, |(_, offset)| offset)
     }
 
-    /// The changes of the year before the one of `moment`, of that year and of the next, in order.
-    pub(super) fn changes_around(&self, moment: i64) -> Vec<(i64, i64)> {
-        let Some(summer) = self.summer else { return Vec::new() };
+    /// The changes of the year before the one of `moment`, of that year and of the next, in order; none if there is one
+    /// offset for all the year.
+    pub(super) fn changes_around(&self, moment: i64) -> Option<[(i64, i64); 6]> {
+        let summer = self.summer?;
         // Beyond any calendar, there is no year to ask for.
         let days = moment.clamp(-(1 << 40), 1 << 40).div_euclid(DAY);
         let year = civil_from_days(days).0;
-        let mut changes: Vec<(i64, i64)> = (year - 1..=year + 1)
-            .flat_map(|year| {
-                [
-                    (summer.begins.clock(year) - self.standard, summer.offset),
-                    (summer.ends.clock(year) - summer.offset, self.standard),
-                ]
-            })
-            .collect();
+        let mut changes = [(0, 0); 6];
+        for (pair, year) in changes.chunks_exact_mut(2).zip(year - 1..) {
+            pair[0] = (summer.begins.clock(year) - self.standard, summer.offset);
+            pair[1] = (summer.ends.clock(year) - summer.offset, self.standard);
+        }
         // A summer that ends when the next begins never ends (RFC 9636 writes such zones so).
         changes.sort_by_key(|(change, offset)| (*change, *offset == summer.offset));
-        changes
+        Some(changes)
     }
 
     /// Reads a rule.
