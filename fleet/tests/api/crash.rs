@@ -119,5 +119,8 @@ fn a_killed_server_and_a_killed_postgresql_have_lost_nothing_that_was_acknowledg
     let id = cluster.id();
     fleet.victim = Some(id);
     let cluster = std::cell::RefCell::new(&mut cluster);
-    survives(&mut fleet, &mut |_| cluster.borrow_mut().kill(), &mut |_| cluster.borrow_mut().up());
+    survives(&mut fleet, &mut |_| cluster.borrow_mut().kill(), &mut |fleet| {
+        cluster.borrow_mut().up();
+        fleet.victim = Some(cluster.borrow().id());
+    });
 }
