@@ -14,6 +14,7 @@ use format::digest::Sha256;
 use format::envelope::{Answer, Enrollment, NodeInventory, SentStatus};
 use format::inventory::Inventory;
 use format::json::JsonError;
+use format::name::NodeId;
 use format::node_key::NodeKey;
 use format::status::FleetStatus;
 use format::time::UnixTime;
@@ -24,7 +25,7 @@ use crate::config::FleetSettings;
 use crate::error::{Error, Exit, Result, one_line};
 use crate::fetch::{Client, Reply};
 use crate::node::Node;
-use crate::spread::{Decision, State, place};
+use crate::spread::{Decision, Pace, State, Why, place};
 use crate::{key, queue, status};
 
 /// Bytes of one batch, about: what is in memory at a time.
@@ -112,20 +113,36 @@ pub fn report(node: &Node, fleet: &FleetSettings, now: bool) -> Result<u64> {
     })
 }
 
-/// Whether it is this node's time. An outcome that nobody has heard of does not wait for the next turn, but a little, so that
-/// nodes whose windows open together do not all tell it in the same minute.
+/// Whether it is this node's time.
 fn is_time(node: &Node, fleet: &FleetSettings, kept: &mut Kept) -> Result<bool> {
     let now = node.now();
     kept.pace = std::mem::take(&mut kept.pace).awake(&node.id, &fleet.pace, now);
-    let Decision::Wait { until, why } = kept.pace.poll(now) else { return Ok(true) };
-    let soon =
-        queue::newest(node).map(|at| at + place(&node.id, &format!("tell {at}"), fleet.pace.poll_every / 3));
-    if kept.pace.retry_at.is_none() && soon.is_some_and(|soon| soon <= now.0) {
+    let Some((at, why)) = wait(&kept.pace, &node.id, &fleet.pace, queue::newest(node), now) else {
         return Ok(true);
-    }
-    log::debug!("this node tells the fleet server at {until}: {why}; `prestage report --now` does not wait");
+    };
+    log::debug!("this node tells the fleet server at {at}: {why}; `prestage report --now` does not wait");
     kept.save(node)?;
     Ok(false)
+}
+
+/// Until when a node waits, and why; none: it does not. `newest`: when the newest outcome was that nobody has heard of, in
+/// seconds. It does not wait for the next turn, but a little, so that nodes whose windows open together do not all tell it in
+/// the same minute; after a failure it waits as everything does.
+fn wait(
+    state: &State,
+    node: &NodeId,
+    pace: &Pace,
+    newest: Option<i64>,
+    now: UnixTime,
+) -> Option<(UnixTime, Why)> {
+    let Decision::Wait { until, why } = state.poll(now) else { return None };
+    let soon = newest.filter(|_| state.retry_at.is_none());
+    let soon = soon.map(|at| UnixTime(at + place(node, &format!("tell {at}"), pace.poll_every / 3)));
+    match soon {
+        Some(soon) if soon <= now => None,
+        Some(soon) if soon < until => Some((soon, Why::Turn)),
+        _ => Some((until, why)),
+    }
 }
 
 fn client(node: &Node, fleet: &FleetSettings) -> Result<Client> {
@@ -451,4 +468,53 @@ fn problem(body: &[u8]) -> String {
     said.map_or_else(String::new, |text| {
         format!(": {}", one_line(&text).chars().take(SHOWN).collect::<String>())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: UnixTime = UnixTime(1_795_000_000);
+
+    const PACE: Pace =
+        Pace { poll_every: 900, spread_over: 0, retry_first: 90, retry_cap: 3600, tries_per_day: 200 };
+
+    /// When each of so many nodes tells the server, in seconds after `START`; asked every ten seconds.
+    fn told(nodes: usize, state: impl Fn(&NodeId) -> State, newest: Option<i64>) -> Vec<i64> {
+        let first = |n: usize| {
+            let node: NodeId = format!("node-{n}").parse().unwrap();
+            let state = state(&node);
+            (0..)
+                .map(|step| step * 10)
+                .find(|at| wait(&state, &node, &PACE, newest, START.plus(*at)).is_none())
+        };
+        (0..nodes).filter_map(first).collect()
+    }
+
+    fn most_in_a_minute(times: &[i64]) -> usize {
+        let mut minutes = std::collections::BTreeMap::new();
+        times.iter().for_each(|at| *minutes.entry(at / 60).or_insert(0) += 1);
+        minutes.into_values().max().unwrap_or(0)
+    }
+
+    #[test]
+    fn ten_thousand_nodes_with_an_outcome_of_the_same_second_do_not_tell_it_in_the_same_minute() {
+        let polled = |node: &NodeId| State::new().polled(node, &PACE, None, START);
+        let times = told(10_000, polled, Some(START.0));
+        assert_eq!(times.len(), 10_000);
+        assert!(times.iter().all(|at| *at <= 310), "an outcome does not wait for long");
+        // Five minutes, evenly, and chance.
+        assert!(most_in_a_minute(&times) < 2_500, "{}", most_in_a_minute(&times));
+    }
+
+    #[test]
+    fn a_server_that_was_away_does_not_hear_from_all_at_once_whatever_there_is_to_tell() {
+        let failed = |asked| move |node: &NodeId| State::new().failed(node, &PACE, asked, false, START);
+        for (asked, longest) in [(None, 270), (Some(1800), 1800 + 450)] {
+            let times = told(10_000, failed(asked), Some(START.0 - 600));
+            assert!(times.iter().all(|at| *at >= asked.unwrap_or(90) && *at <= longest + 10), "{asked:?}");
+            let most = most_in_a_minute(&times);
+            assert!(most <= 10_000 * 60 / 180 * 3 / 2, "{most} in a minute after {asked:?}");
+        }
+    }
 }
