@@ -1,7 +1,7 @@
 """A real prestage-fleet with a real repository and 10,000 nodes that have enrolled and reported through its API.
 
 Everything that nodes say goes in signed, as nodes send it. What only time can make is written into the database before
-the browser looks: rows of the history, and that some nodes were heard of last three days ago.
+the browser looks: rows of the history, that nodes enrolled a month ago, and that some were heard of last three days ago.
 """
 
 import concurrent.futures
@@ -394,6 +394,7 @@ logins = 1000
                         "INSERT OR REPLACE INTO history (step, at, states, received, from_site, reports) VALUES (300, ?, ?, ?, ?, ?)",
                         (at, json.dumps(states), int(3e8 * share + (i % 7) * 1e7), int(9e8 * share), 300),
                     )
+            database.execute("UPDATE nodes SET enrolled = enrolled - 30 * 86400")
             database.execute(
                 "UPDATE nodes SET last_seen = last_seen - 3 * 86400 WHERE state = 'staged' AND rowid % 150 = 1"
             )
