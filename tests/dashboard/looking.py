@@ -10,6 +10,31 @@ from world import PROJECT
 
 
 @case
+def every_file_of_the_dashboard_is_served_as_what_it_is(browser, world):
+    page = browser.page()
+    page.expected.append("/api/v1/session")
+    page.open(world.url + "/")
+    page.until("document.body")
+    kinds = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
+    folder, looked = os.path.join(PROJECT, "fleet/dashboard"), 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.relpath(os.path.join(base, name), folder)
+            with open(os.path.join(base, name), encoding="utf-8") as file:
+                text = file.read()
+            status, kind, tag, same = page.eval(
+                f"""fetch({js(path)}, {{cache: 'no-store'}}).then(async (answer) => [answer.status,
+                    answer.headers.get('content-type'), answer.headers.get('etag'), (await answer.text()) === {js(text)}])"""
+            )
+            must(status == 200, f"{path} is answered with {status}")
+            must(kind.startswith(kinds[os.path.splitext(name)[1]]), f"{path} is served as {kind}")
+            must(tag and same, f"{path}: no ETag, or something else is compiled in")
+            looked += 1
+    must(looked > 30, f"only {looked} files")
+    page.close()
+
+
+@case
 def the_policy_of_the_server_forbids_what_is_not_ours(browser, world):
     page = browser.page()
     page.expected.append("/api/v1/session")

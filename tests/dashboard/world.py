@@ -343,7 +343,11 @@ logins = 1000
             "POST", "tokens", {"kind": "enrollment", "name": "kickstart", "uses": 100_000}, self.admin
         )["token"]
         with concurrent.futures.ThreadPoolExecutor(LINES) as lines:
-            list(lines.map(lambda part: self.enrol(part, token, now), [self.nodes[i::LINES] for i in range(LINES)]))
+            list(
+                lines.map(
+                    lambda part: self.enrol(part, token, now), [self.nodes[i::LINES] for i in range(LINES)]
+                )
+            )
         keep = http.client.HTTPConnection(self.url.split("//")[1], timeout=PATIENCE)
         documents = []
         for i, node in enumerate(self.nodes):
