@@ -8,13 +8,8 @@ fn main() -> std::io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboard");
     let mut names = Vec::new();
     // Without a dashboard there is still an API.
-    for entry in std::fs::read_dir(&folder).into_iter().flatten() {
-        let entry = entry?;
-        if entry.file_type()?.is_file()
-            && let Some(name) = entry.file_name().to_str()
-        {
-            names.push(name.to_owned());
-        }
+    if folder.is_dir() {
+        walk(&folder, "", &mut names)?;
     }
     names.sort();
     let mut out = String::from("&[\n");
@@ -25,4 +20,18 @@ fn main() -> std::io::Result<()> {
     out.push_str("]\n");
     let target = std::env::var_os("OUT_DIR").ok_or_else(|| std::io::Error::other("no OUT_DIR"))?;
     std::fs::write(Path::new(&target).join("dashboard.rs"), out)
+}
+
+/// The files below a folder, by the addresses that they will have.
+fn walk(folder: &Path, prefix: &str, names: &mut Vec<String>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().map(|name| format!("{prefix}{name}")) else { continue };
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), &format!("{name}/"), names)?;
+        } else {
+            names.push(name);
+        }
+    }
+    Ok(())
 }

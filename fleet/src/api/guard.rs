@@ -187,8 +187,8 @@ async fn as_problem(response: Response) -> Response {
 /// Nothing here is to be guessed at, framed, kept, or run from elsewhere.
 fn secured(mut response: Response, under_api: bool) -> Response {
     let headers = response.headers_mut();
-    let policy =
-        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
+    let policy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; \
+                  require-trusted-types-for 'script'";
     for (name, value) in [
         ("content-security-policy", policy),
         ("x-content-type-options", "nosniff"),
