@@ -205,8 +205,9 @@ def the_address_holds_the_view_and_the_server_does_the_work(browser, world):
     must(shown == wanted, f"not in the order of the API: {shown[:5]} {wanted[:5]}")
     # Somebody else opens the address.
     other = sign_in(browser, world)
+    other.open("about:blank")
+    other.until("location.href === 'about:blank'")
     other.open(address)
-    other.call("Page.reload")
     other.until("document.querySelector('[aria-sort=ascending]')?.textContent.startsWith('Failing since')")
     must(rows(other) == shown, "another window shows another view of the same address")
     other.close()
