@@ -2,13 +2,13 @@
 # Deltas on a real kiosk: the packages of the distribution's release brought to its security and other updates, whole and
 # as deltas; what goes over the wire, what it takes at the centre and on the node, and that both nodes are the same in the
 # end. Then the same with one file of every package edited, one gone, and one byte of every patch flipped. Needs root.
-# usage: bench-delta.sh          KIND=kiosk: without kernel and browser; FAULTS=0: without the damaged nodes
+# usage: bench-delta.sh          FAULTS=0: without the damaged nodes; KIND: the root that it starts from
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 need_root "bench-delta"
 
-kind=${KIND:-desktop}
+kind=${KIND:-kiosk}
 need_programs bench-delta prestage prestage-build prestage-lab
 root=$("$project/scripts/node-root.sh" "$kind")
 begin bench-delta
@@ -30,9 +30,9 @@ node_is() {
     {
         in_node dpkg-query -W -f '${binary:Package} ${Version} ${Status}\n'
         in_node dpkg --audit
-        cat "$node"/var/lib/dpkg/info/*.list | sort -u | while read -r path; do
-            if [ -f "$node$path" ] && [ ! -L "$node$path" ]; then printf '%s\0' "$node$path"; fi
-        done | xargs -0 sha256sum | sed "s|  $node/|  |"
+        # Folders are in the lists too: nothing is said of them.
+        cat "$node"/var/lib/dpkg/info/*.list | sort -u | sed "s|^|$node|" | tr '\n' '\0' |
+            { xargs -0 sha256sum 2>/dev/null || true; } | sed "s|  $node/|  |"
     } >"$1"
     [ -s "$1" ] || fail "nothing is on the node"
 }
@@ -83,7 +83,7 @@ harmless_files() {
     jq -r '.members[].sources[] | select(.kind == "delta") | "\(.base.name):\(.base.arch)"' "$index" | sort -u | while read -r base; do
         in_node dpkg-query -L "$base" | grep "^/usr/share/doc/.*/copyright$\|^/usr/share/\|^/usr/lib/" | while read -r path; do
             if [ -f "$node$path" ] && [ ! -L "$node$path" ]; then printf '%s\n' "$path"; fi
-        done | awk '/copyright$/ { print; found = 1; exit } !first { first = $0 } END { if (!found) print first }'
+        done | awk '/copyright$/ && !found { print; found = 1 } first == "" { first = $0 } END { if (!found) print first }'
     done
 }
 if [ "${FAULTS:-1}" != 0 ]; then

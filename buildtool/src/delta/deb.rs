@@ -78,7 +78,7 @@ impl Deb {
         }
         let size = |path: &Path| std::fs::metadata(path).map(|meta| meta.len()).at(WHAT, path);
         let (control_size, data_size) = (size(&control)?, size(&data)?);
-        if control_size % 2 != 0 || data_size >= 10_000_000_000 {
+        if (control_size | data_size) & 1 == 1 || data_size >= 10_000_000_000 {
             return Err(Error::new(
                 Kind::Data,
                 WHAT,
@@ -119,9 +119,6 @@ impl Deb {
         {
             put(header(name, size).as_bytes()).map_err(failed)?;
             copy_into(path, &mut put)?;
-        }
-        if !self.data_size.is_multiple_of(2) {
-            put(b"\n").map_err(failed)?;
         }
         out.flush().at(WHAT, to)?;
         Ok(Plain { size, sha256: hasher.finish() })
