@@ -83,13 +83,18 @@ impl Postgres {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut connection = loop {
             let kept = idle().pop();
-            match kept {
-                Some(connection) if connection.client.is_closed() => {}
-                Some(connection) => break connection,
-                None => break self.connect()?,
+            let is_kept = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect()?,
+            };
+            match connection.client.batch_execute("BEGIN") {
+                Ok(()) => break connection,
+                // Those of a server that has gone are found out only when they are used; nothing was asked of them yet.
+                Err(_) if is_kept => {}
+                Err(why) => return Err(error(&why)),
             }
         };
-        connection.client.batch_execute("BEGIN").map_err(|e| error(&e))?;
         // One that has failed is closed, which undoes what it did.
         let result = act(&mut connection)?;
         connection.client.batch_execute("COMMIT").map_err(|e| error(&e))?;
