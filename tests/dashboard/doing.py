@@ -323,6 +323,8 @@ def it_does_not_lie_while_the_server_is_away(browser, world):
         "what was known was thrown away",
     )
     page.screenshot(f"{SCREENSHOTS}/stale-light.png", whole=False)
+    drawn = "[...document.querySelectorAll('.banner .icon use, #live .icon use')].map((use) => use.getBBox().width)"
+    must(min(page.eval(drawn)) > 0, "a sign that the server is away needs the server")
     # Another page cannot be read, and says so instead of showing something.
     page.eval(f"location.hash = {js(ROLLOUT)}")
     page.until(

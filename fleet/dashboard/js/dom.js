@@ -51,7 +51,7 @@ function append(element, children) {
 
 /** Only places inside this page, the API beside it, and our own icons. */
 function safeAddress(address) {
-  return /^(#|api\/v1\/|icons\.svg#)/.test(address);
+  return /^(#|api\/v1\/)/.test(address);
 }
 
 // One listener for each kind of event, which looks up what to do when it happens: morph() can then exchange it.
@@ -64,7 +64,7 @@ export function icon(name, extra) {
   return h(
     "svg",
     { class: ["icon", extra], "aria-hidden": "true", focusable: "false" },
-    h("use", { href: `icons.svg#${name}` }),
+    h("use", { href: `#i-${name}` }),
   );
 }
 

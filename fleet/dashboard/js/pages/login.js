@@ -40,7 +40,7 @@ export const page = {
       h(
         "svg",
         { class: "login-mark", "aria-hidden": "true", focusable: "false" },
-        h("use", { href: "icons.svg#brand" }),
+        h("use", { href: "#i-brand" }),
       ),
       h("h1", {}, "Prestage fleet"),
       h(
