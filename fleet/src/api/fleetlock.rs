@@ -31,20 +31,28 @@ fn no(status: StatusCode, kind: &str, value: &str) -> Response {
     json_with(status, &json!({"kind": kind, "value": value})).unwrap_or_else(IntoResponse::into_response)
 }
 
+fn refuse(status: StatusCode, kind: &str, value: &str) -> Box<Response> {
+    Box::new(no(status, kind, value))
+}
+
 /// Who asks for which group, if this is on.
-fn asked(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<(FleetLockSettings, Params), Response> {
+fn asked(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<(FleetLockSettings, Params), Box<Response>> {
     let Some(settings) = app.settings.fleetlock else {
-        return Err(no(StatusCode::NOT_FOUND, "not_enabled", "[fleetlock] enabled is false on this server"));
+        return Err(refuse(
+            StatusCode::NOT_FOUND,
+            "not_enabled",
+            "[fleetlock] enabled is false on this server",
+        ));
     };
     if headers.get("fleet-lock-protocol").is_none_or(|value| value != "true") {
-        return Err(no(
+        return Err(refuse(
             StatusCode::BAD_REQUEST,
             "bad_request",
             "the header fleet-lock-protocol: true is missing",
         ));
     }
     let Ok(Asked { client_params }) = serde_json::from_slice::<Asked>(body) else {
-        return Err(no(
+        return Err(refuse(
             StatusCode::BAD_REQUEST,
             "bad_request",
             "the body has no client_params with id and group",
@@ -52,7 +60,7 @@ fn asked(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<(FleetLockSetti
     };
     for (what, text) in [("id", &client_params.id), ("group", &client_params.group)] {
         if plain(what, text, MAX_NAME).is_err() {
-            return Err(no(StatusCode::BAD_REQUEST, "bad_request", "id or group is empty, or too long"));
+            return Err(refuse(StatusCode::BAD_REQUEST, "bad_request", "id or group is empty, or too long"));
         }
     }
     Ok((settings, client_params))
@@ -62,7 +70,7 @@ fn asked(app: &App, headers: &HeaderMap, body: &Bytes) -> Result<(FleetLockSetti
 pub async fn pre_reboot(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let (settings, Params { id, group }) = match asked(&app, &headers, &body) {
         Ok(asked) => asked,
-        Err(response) => return Ok(response),
+        Err(response) => return Ok(*response),
     };
     let now = app.now();
     let taken = app
@@ -84,7 +92,7 @@ pub async fn steady_state(
 ) -> Result<Response, Problem> {
     let (_, Params { id, group }) = match asked(&app, &headers, &body) {
         Ok(asked) => asked,
-        Err(response) => return Ok(response),
+        Err(response) => return Ok(*response),
     };
     app.store.write(move |sql| health::give_place(sql, &group, &id)).await?;
     Ok(StatusCode::OK.into_response())

@@ -50,15 +50,22 @@ pub fn report(node: &mut NodeState, report: &Report, received: &Received) -> Opt
     touch(node, received, at);
     if at >= node.outcome_at {
         let bundle = report.bundle.as_ref().map(|bundle| bundle.version.to_string()).unwrap_or_default();
-        node.outcome = word(&report.outcome);
-        node.outcome_bundle = bundle;
+        // A node that failed says at each run that it refuses that bundle now: it is still the failure that counts.
+        let is_still_that = node.failing_since != 0
+            && node.outcome_bundle == bundle
+            && matches!(report.outcome, Outcome::Deferred | Outcome::Staged)
+            && !ends_failure(node, report);
+        if !is_still_that {
+            node.outcome = word(&report.outcome);
+            node.outcome_bundle = bundle;
+        }
         node.outcome_at = at;
         if is_failure(report.outcome) {
             if node.failing_since == 0 {
                 node.failing_since = at;
             }
             node.cause = word(&report.outcome);
-        } else if ends_failure(report) {
+        } else if ends_failure(node, report) {
             node.failing_since = 0;
             node.cause = String::new();
         }
@@ -92,10 +99,12 @@ pub fn is_failure(outcome: Outcome) -> bool {
 }
 
 /// A fetch that goes well does not heal an install that failed; a deferral heals nothing.
-fn ends_failure(report: &Report) -> bool {
+fn ends_failure(node: &NodeState, report: &Report) -> bool {
     match report.outcome {
         Outcome::Installed | Outcome::UpToDate => true,
-        Outcome::Staged => report.step == Step::Fetch,
+        Outcome::Staged => {
+            [Outcome::IntegrityFailure, Outcome::TrustFailure].iter().any(|failed| node.cause == word(failed))
+        }
         _ => false,
     }
 }

@@ -259,7 +259,7 @@ fn inventories_are_asked_for_once(fleet: &mut Fleet) {
         document["inventory"] = digest.clone().into();
         texts(&fleet.send(&[node.seal(&document)]).expect(200)["wantsInventory"])
     };
-    assert_eq!(report(&one), [digest.clone()]);
+    assert_eq!(report(&one), std::slice::from_ref(&digest));
     let document = |node: &TestNode| {
         let node_id = node.name.parse().expect("a name");
         let sent = format::envelope::NodeInventory::new(node_id, &inventory, format::time::UnixTime(now()));
