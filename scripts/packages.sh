@@ -7,8 +7,10 @@
 #
 #   scripts/packages.sh         the packages; prints their paths
 #   scripts/packages.sh check   and what lintian and rpmlint say of them; nothing is good
+#   scripts/packages.sh agent   only the agent's DEB, such as for the virtual machine laboratory
 #
-# REVISION=2 makes a rebuild of the same source, which package managers take for newer; PACKAGES=DIR says where to.
+# REVISION=2 makes a rebuild of the same source, which package managers take for newer; PACKAGES=DIR says where to,
+# MANUAL=PROGRAM which prestage-manual writes the manual, where it is built already.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -19,6 +21,10 @@ folder=${PACKAGES:-$target/packages}
 revision=${REVISION:-1}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$project/Cargo.toml" | head -n 1)
 mapfile -t programs < <(sed '/^#/d' "$project/packaging/programs")
+if [ "${1:-}" = agent ]; then
+    programs=(prestage)
+    export DH_OPTIONS=-pprestage
+fi
 
 for program in "${programs[@]}"; do
     [ -x "$dist/$program" ] || die "$dist/$program is not there: run make packages, which builds it"
@@ -35,7 +41,11 @@ export SOURCE_DATE_EPOCH
 
 rm -rf "$folder"
 mkdir -p "$folder"
-cargo run --quiet --manifest-path "$project/Cargo.toml" --package prestage-manual -- "$manual"
+if [ -n "${MANUAL:-}" ]; then
+    "$MANUAL" "$manual"
+else
+    cargo run --quiet --manifest-path "$project/Cargo.toml" --package prestage-manual -- "$manual"
+fi
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/prestage-packages.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
@@ -104,6 +114,10 @@ cp "$project/systemd/prestage.sysusers" "$project/systemd/prestage.tmpfiles" "$t
     die "the DEB packages could not be made"
 }
 mv "$work"/*.deb "$folder/"
+if [ "${1:-}" = agent ]; then
+    ls "$folder"/*.deb
+    exit
+fi
 
 # --- RPM -------------------------------------------------------------------------------------------------------------
 build=$work/rpm

@@ -111,6 +111,11 @@ impl<'n> Account<'n> {
         self.awaits_boot = true;
     }
 
+    /// Whether it does.
+    pub fn is_awaiting_boot(&self) -> bool {
+        self.awaits_boot
+    }
+
     /// What changed on the node.
     pub fn changed(&mut self, changes: Vec<PackageChange>, inventory: Sha256) {
         self.details.changes = changes;

@@ -5,6 +5,7 @@
 
 use format::index::MAX_INDEX;
 use format::inventory::Inventory;
+use format::policy::Reboot;
 use format::report::{BundleRef, Outcome};
 use format::status::{InstalledStatus, QuarantineEnd, RestorePointStatus, State as NodeState};
 use host::file;
@@ -71,7 +72,14 @@ pub fn left_over(node: &Node, restore: &restore::Found) -> Result<Left> {
     if knows {
         return Ok(found.map_or(Left::Nothing, Left::Open));
     }
-    if keepsake.boot != reboot::boot_id(node) && restore.points.has_returned(&keepsake.point)? {
+    if keepsake.boot == reboot::boot_id(node) {
+        log::warn!(
+            "transaction {}: its journal could not be written; the node goes back at the next boot",
+            keepsake.id
+        );
+        return Ok(Left::Open(Box::new(Journal::awaiting(&path(node), keepsake))));
+    }
+    if restore.points.has_returned(&keepsake.point)? {
         log::warn!("transaction {}: the node went back to {}", keepsake.id, keepsake.point.id);
         return Ok(Left::Open(Box::new(Journal::returned(&path(node), keepsake)?)));
     }
@@ -310,8 +318,8 @@ impl Around<'_> {
             ),
         };
         let when = match self.gate {
-            _ if self.may_boot() && self.boots_by_itself(journal) => "it is booted now".to_owned(),
-            _ if !self.boots_by_itself(journal) => {
+            _ if self.may_boot() && self.boots_by_itself(journal.reboot()) => "it is booted now".to_owned(),
+            _ if !self.boots_by_itself(journal.reboot()) => {
                 "somebody must boot it, for [reboot] policy is never".to_owned()
             }
             Gate::Closed { until } => format!("it is booted when the maintenance window opens, at {until}"),
@@ -320,9 +328,9 @@ impl Around<'_> {
         Err(Error::new(Exit::Deferred, format!("{what}; {when} (transaction {})", journal.id), ""))
     }
 
-    fn boots_by_itself(&self, journal: &Journal) -> bool {
-        use format::policy::Reboot;
-        self.now || journal.reboot().unwrap_or_else(|| reboot::policy(self.node, None)) != Reboot::Never
+    /// `wanted`: what the journal says about it.
+    fn boots_by_itself(&self, wanted: Option<Reboot>) -> bool {
+        self.now || wanted.unwrap_or_else(|| reboot::policy(self.node, None)) != Reboot::Never
     }
 
     /// Everything is done but the telling: refusals, status and report first, and only then is the journal forgotten, so
@@ -351,22 +359,31 @@ impl Around<'_> {
             }
             _ => {}
         }
+        let awaits_boot = account.is_awaiting_boot();
         let (result, is_told) = account.close_told(result);
-        let Found::Open(journal) = Journal::open(&path(node))? else { return result };
-        if journal.end().is_some() {
-            if is_told {
+        let journal = match Journal::open(&path(node))? {
+            Found::Open(journal) => Some(*journal),
+            Found::Nothing | Found::Damaged(_) => None,
+        };
+        match journal {
+            Some(journal) if journal.end().is_some() && is_told => {
                 transaction::checkpoint(journal.state, "after");
                 self.restore.points.forget()?;
                 journal.close()?;
             }
-            return result;
-        }
-        if journal.state.step() == Step::Wait
-            && self.may_boot()
-            && self.boots_by_itself(&journal)
-            && journal.boot.as_ref().is_none_or(|before| *before == reboot::boot_id(node))
-        {
-            reboot::boot(node)?;
+            // The next run tells it again.
+            Some(journal) if journal.end().is_some() => {}
+            // That a boot is waited for may not have been written.
+            journal if self.may_boot() => {
+                let waits = awaits_boot || journal.as_ref().is_some_and(|j| j.state.step() == Step::Wait);
+                let is_over =
+                    |j: &Journal| j.boot.as_ref().is_some_and(|before| *before != reboot::boot_id(node));
+                let wanted = journal.as_ref().and_then(Journal::reboot);
+                if waits && self.boots_by_itself(wanted) && !journal.as_ref().is_some_and(is_over) {
+                    reboot::boot(node)?;
+                }
+            }
+            _ => {}
         }
         result
     }

@@ -2,7 +2,8 @@
 //! the agent killed before and after every act.
 //!
 //! Restore points here are those of btrfs, which needs nothing but a file: everything about them is real but the boot,
-//! which is the root mounted anew and another boot id. LVM and Timeshift are shown in virtual machines (`make test-vm`).
+//! which is the root mounted anew and another boot id. LVM and Timeshift are shown in virtual machines (`make test-vm`), and
+//! what they cannot give on order in `lvm.rs`.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -27,7 +28,7 @@ fn on_btrfs(mut world: World) -> World {
     world
 }
 
-fn agent(world: &World, args: &[&str]) -> Output {
+pub(super) fn agent(world: &World, args: &[&str]) -> Output {
     run(world.node.prestage([]).args(args))
 }
 
@@ -265,7 +266,9 @@ fn an_unhealthy_node_is_put_off_and_not_patched_and_blamed() {
 }
 
 /// A server that answers what it is told, one request on each connection; what was asked, and how many connections.
-fn server(answers: impl Fn(usize, &str) -> String + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
+pub(super) fn server(
+    answers: impl Fn(usize, &str) -> String + Send + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("a port"));
     let asked = Arc::new(Mutex::new(Vec::new()));
@@ -295,7 +298,7 @@ fn server(answers: impl Fn(usize, &str) -> String + Send + 'static) -> (String, 
     (url, asked)
 }
 
-fn answer(status: &str, body: &str) -> String {
+pub(super) fn answer(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
@@ -449,73 +452,6 @@ fn a_status_that_cannot_be_written_does_not_stick_an_install_and_loses_no_report
     agent(&world, &["install"]).expect(0);
     assert_eq!(outcomes(&world), [Outcome::Installed]);
     assert_eq!(world.node.status().status.state, State::UpToDate);
-}
-
-/// Programs of a node that fail in place of the real ones.
-fn fake(world: &World, program: &str, body: &str) {
-    let path = format!("/usr/local/bin/{program}");
-    world.node.write(&path, format!("#!/bin/sh\n{body}\n"));
-    std::fs::set_permissions(world.node.path(&path), std::fs::Permissions::from_mode(0o755)).expect("a mode");
-}
-
-/// What `lvs` says of a thin root whose pool is so full, in percent.
-fn lvs(data: &str) -> String {
-    let volume = |name: &str, attr: &str, pool: &str, data: &str| {
-        format!(
-            r#"{{"vg_name":"vg0","lv_name":"{name}","lv_attr":"{attr}","lv_size":"1073741824","origin":"","pool_lv":"{pool}","data_percent":"{data}","metadata_percent":"10.00","lv_merging":"","lv_tags":"","vg_free":"0","lv_time":"2026-11-23 03:10:11 +0000"}}"#
-        )
-    };
-    let root = volume("root", "Vwi-aotz--", "pool", "30.00");
-    let pool = volume("pool", "twi-aotz--", "", data);
-    // The root alone where it is asked for alone.
-    format!(
-        "case \"$*\" in *vg0/root*) echo '{{\"report\":[{{\"lv\":[{root}]}}]}}';; \
-         *) echo '{{\"report\":[{{\"lv\":[{root},{pool}]}}]}}';; esac"
-    )
-}
-
-#[test]
-fn a_restore_point_that_cannot_be_made_puts_the_install_off_and_nothing_is_touched() {
-    let world = World::new();
-    agent(&world, &["fetch"]).expect(0);
-    let install = |says: &[&str]| {
-        let before = world.node.image();
-        agent(&world, &["install", "--now"]).expect(1).says(says);
-        world.node.assert_is(&before);
-        let status = world.node.status().status;
-        assert!(status.installed.is_none() && status.quarantine.is_empty(), "{status:?}");
-    };
-    world.configure("[restore]\nkind = \"lvm-thin\"\nvolume = \"vg0/root\"\n");
-    install(&["no restore point can be made", "there is no lvs"]);
-    fake(&world, "lvs", "echo 'Volume group \"vg0\" not found' >&2; exit 5");
-    install(&["not found"]);
-    fake(&world, "lvs", &lvs("80.10"));
-    install(&["data of the thin pool vg0/pool", "pool-limit-percent is 80"]);
-    agent(&world, &["doctor"]).expect(0).says(&["vg0/root is a thin volume"]);
-    fake(&world, "lvs", &lvs("20.00"));
-    fake(
-        &world,
-        "lvcreate",
-        "echo 'Cannot create new thin volume, free space in thin pool vg0/pool reached threshold' >&2; exit 5",
-    );
-    install(&["reached threshold"]);
-    // Says that all is well, and has made nothing.
-    fake(&world, "lvcreate", "exit 0");
-    install(&["lvcreate made no vg0/prestage_"]);
-    world.configure("[restore]\nkind = \"timeshift\"\nvolume = \"/dev/vda1\"\n");
-    fake(&world, "timeshift", "echo 'E: Backup device not found' >&2; exit 1");
-    install(&["timeshift.json"]);
-    world.node.write(
-        "/etc/timeshift/timeshift.json",
-        r#"{"backup_device_uuid":"0d3e","exclude":["/var/lib/prestage/**"]}"#,
-    );
-    install(&["Backup device not found"]);
-    // And a node without any is told that it has none.
-    world.configure("[restore]\nrequired = true\n");
-    install(&["no restore point can be made"]);
-    world.configure("");
-    agent(&world, &["install", "--now"]).expect(0);
-    world.assert_patched();
 }
 
 #[test]

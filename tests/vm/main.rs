@@ -10,7 +10,8 @@
 //!
 //! From the environment: `PRESTAGE_VM_LOGS` (the folder of logs), `PRESTAGE_VM_CUTS` (how many power cuts),
 //! `PRESTAGE_SEED` (where they fall), `PRESTAGE_VM_QUIET` (nothing of the logs on the terminal), `PRESTAGE_VM_AGENT` (an
-//! agent other than `target/dist/prestage`, such as one that was built for this distribution).
+//! agent other than `target/dist/prestage`, such as one that was built for this distribution), `PRESTAGE_VM_NICE` (10), `PRESTAGE_VM_SLOT` (a number for each
+//! laboratory, where several are to run at a time).
 
 mod cases;
 mod log;
@@ -49,10 +50,10 @@ fn main() -> ExitCode {
         eprintln!("prestage-vm: no case has {words:?} in its name; --list shows them");
         return ExitCode::from(64);
     }
-    // One machine at a time: two would only be slower, and run into time limits.
+    // One machine at a time: two would only be slower, and run into time limits. Who has the processors for it says so.
     let cache = project.join(".cache/vm");
     std::fs::create_dir_all(&cache).expect("a folder for what is kept");
-    let lock = std::fs::File::create(cache.join("lab.lock")).expect("a lock file");
+    let lock = std::fs::File::create(cache.join(format!("lab{}.lock", world::slot()))).expect("a lock file");
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).expect("the lock");
     let began = Instant::now();
     let ready = Ready::get(&project, &logs);

@@ -1,5 +1,5 @@
-//! What every case begins with: the node with the agent's package and old packages, booted, settled and saved. Made once
-//! for each agent.
+//! What every case begins with: the node with the agent's package and old packages, booted, settled and saved. The boot is
+//! done once for each image, the agent's package installed once for each agent.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,60 +24,77 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// The node with the agent's package, the old packages and nothing configured; made once for each agent and kept.
+    /// The node with the agent's package, the old packages and nothing configured; made once for each agent and kept, from a
+    /// booted node without an agent, which is made once for each image.
     ///
     /// # Panics
     /// If it cannot be made.
     pub fn get(project: &Path, log_folder: &Path) -> Ready {
         let image = succeed_aloud(command(project.join("scripts/vm-image.sh")).env_remove("LC_ALL"));
         let image = PathBuf::from(image.trim());
-        let sandbox = Sandbox::new();
-        let agent =
-            std::env::var_os("PRESTAGE_VM_AGENT").map_or(project.join("target/dist/prestage"), PathBuf::from);
-        let deb = succeed(command(project.join("scripts/agent-deb.sh")).arg(agent).arg(sandbox.path()));
-        let deb = PathBuf::from(deb.trim());
-        let debs: Vec<PathBuf> =
-            std::iter::once(deb).chain(old().iter().map(|deb| deb.build(sandbox.path()))).collect();
         let cache = image.parent().expect("the image has a folder").to_owned();
         let by = who_runs(&cache, &image, log_folder);
-        let mut inputs = format!("{} {by:?}", image.display()).into_bytes();
-        inputs.extend_from_slice(include_bytes!("ready.rs"));
-        for deb in &debs {
-            inputs.extend(fs::read(deb).expect("a package"));
+        let sandbox = Sandbox::new();
+        let old: Vec<PathBuf> = old().iter().map(|deb| deb.build(sandbox.path())).collect();
+        let base = Ready::of("base", &cache, by, &format!("{} {by:?}", image.display()), &old);
+        let agent = [agent_package(project, &sandbox)];
+        let ready = Ready::of("node", &cache, by, &base.key, &agent);
+        if !base.folder.exists() {
+            forget_older(&cache, "base-");
+            base.make(&image, None, &Log::begin(&log_folder.join("prepare-base"), false), |machine| {
+                furnish(machine, &old);
+            });
         }
-        let key = Sha256::of(&inputs).short();
-        let folder = cache.join(format!("node-{key}"));
-        let ready = Ready { folder, key, by };
         if !ready.folder.exists() {
-            forget_older(&cache);
-            ready.make(&image, &debs, &Log::begin(&log_folder.join("prepare"), false));
+            forget_older(&cache, "node-");
+            let memory = Some(base.folder.join("memory"));
+            ready.make(&base.folder, memory, &Log::begin(&log_folder.join("prepare"), false), |machine| {
+                install(machine, &agent);
+                // A case says when the agent runs, unless its timers are what it is about.
+                machine.sh(
+                    "systemctl disable --now prestage-fetch.timer prestage-install.timer prestage-report.timer",
+                );
+                machine.sh("systemctl is-active till && curl -sf http://localhost:8080/health");
+            });
         }
         ready
     }
 
-    fn make(&self, image: &Path, debs: &[PathBuf], log: &Log) {
+    /// The place of a state, named by the digest of all that it is made of.
+    fn of(name: &str, cache: &Path, by: By, from: &str, debs: &[PathBuf]) -> Ready {
+        let mut inputs = from.as_bytes().to_vec();
+        inputs.extend_from_slice(include_bytes!("ready.rs"));
+        for deb in debs {
+            inputs.extend(fs::read(deb).expect("a package"));
+        }
+        let key = Sha256::of(&inputs).short();
+        Ready { folder: cache.join(format!("{name}-{key}")), key, by }
+    }
+
+    /// Makes it of the disks in `from`, booted or taken up from `memory`.
+    fn make(&self, from: &Path, memory: Option<PathBuf>, log: &Log, furnish: impl FnOnce(&mut Machine)) {
         eprintln!("== preparing the node: {}", log.folder().display());
         let new = self.folder.with_extension("new");
         let _ = fs::remove_dir_all(&new);
         fs::create_dir_all(&new).expect("a folder for the node");
-        copy_disk(&image.join("disk.raw"), &new.join("disk.raw"));
-        // The disk for Timeshift's restore points.
+        copy_disk(&from.join("disk.raw"), &new.join("disk.raw"));
         let points = new.join("points.raw");
-        let file = fs::File::create(&points).expect("a disk");
-        file.set_len(6 << 30).expect("a sparse disk");
-        succeed(command("mke2fs").args(["-q", "-t", "ext4", "-L", "points", "-E", "nodiscard"]).arg(&points));
-        let hardware = hardware(&new, Disks::Durable, (9, 9), None, self.by);
-        let mut machine = Machine::start(&hardware, &new.join("run"), log);
-        machine.wait_for_boot().unwrap_or_else(|silence| panic!("the node does not boot: {silence}"));
-        for deb in debs {
-            let name = deb.file_name().unwrap_or_default().to_string_lossy();
-            machine.put(&format!("/var/tmp/debs/{name}"), &fs::read(deb).expect("a package"));
+        if memory.is_some() {
+            copy_disk(&from.join("points.raw"), &points);
+        } else {
+            // The disk for Timeshift's restore points.
+            let file = fs::File::create(&points).expect("a disk");
+            file.set_len(6 << 30).expect("a sparse disk");
+            succeed(
+                command("mke2fs").args(["-q", "-t", "ext4", "-L", "points", "-E", "nodiscard"]).arg(&points),
+            );
         }
-        machine.sh_within("dpkg -i /var/tmp/debs/*.deb && rm -r /var/tmp/debs", STEP);
-        // A case says when the agent runs, unless its timers are what it is about.
-        machine
-            .sh("systemctl disable --now prestage-fetch.timer prestage-install.timer prestage-report.timer");
-        machine.sh("systemctl is-active till && curl -sf http://localhost:8080/health");
+        let is_booted = memory.is_none();
+        let hardware = hardware(&new, Disks::Durable, (9, 9), memory, self.by);
+        let mut machine = Machine::start(&hardware, &new.join("run"), log);
+        let answers = if is_booted { machine.wait_for_boot() } else { machine.wait_for_state() };
+        answers.unwrap_or_else(|silence| panic!("the node does not boot: {silence}"));
+        furnish(&mut machine);
         for path in ["/var/lib/dpkg/status", "/etc/os-release"] {
             let name = Path::new(path).file_name().expect("a file");
             fs::write(new.join(name), machine.get(path)).expect("a file");
@@ -87,6 +104,67 @@ impl Ready {
         machine.save(&new.join("memory"));
         fs::rename(&new, &self.folder).expect("the node's folder");
     }
+}
+
+/// The agent's own package, as it is shipped.
+fn agent_package(project: &Path, sandbox: &Sandbox) -> PathBuf {
+    let mut package = command(project.join("scripts/packages.sh"));
+    package.arg("agent").env("PACKAGES", sandbox.path().join("agent")).env_remove("LC_ALL");
+    if let Some(other) = std::env::var_os("PRESTAGE_VM_AGENT") {
+        fs::copy(other, sandbox.path().join("prestage")).expect("the agent of PRESTAGE_VM_AGENT");
+        package.env("PRESTAGE_DIST", sandbox.path());
+    }
+    PathBuf::from(succeed_aloud(&mut package).trim())
+}
+
+/// What every node of the laboratory has beside the image and the agent: the till, and a console that shows what is logged,
+/// from the first second of a boot to its end.
+fn furnish(machine: &mut Machine, old: &[PathBuf]) {
+    install(machine, old);
+    for (path, content) in [
+        (
+            "/etc/systemd/journald.conf.d/lab.conf",
+            "[Journal]\nForwardToConsole=yes\nTTYPath=/dev/ttyS0\nMaxLevelConsole=info\n",
+        ),
+        (
+            // systemd-networkd takes a quarter of an emulated boot. The name of the interface stays what the kernel called it.
+            "/etc/systemd/system/lab-network.service",
+            "[Unit]\nDescription=The laboratory's network\nAfter=systemd-udev-trigger.service\n\
+             Before=network.target network-online.target\nWants=network.target\n\
+             [Service]\nType=oneshot\nRemainAfterExit=yes\n\
+             ExecStart=/bin/sh -c 'if ip address | grep -qw 10.0.2.15; then exit; fi; until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; \
+             ip link set eth0 up; ip address add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2'\n\
+             [Install]\nWantedBy=multi-user.target network-online.target\n",
+        ),
+        (
+            "/etc/systemd/system/lab-booted.service",
+            "[Unit]\nDescription=The laboratory is told that the boot has come to its end\n\
+             After=multi-user.target prestage-recover.service\n\
+             [Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo LAB booted >/dev/ttyS0'\n\
+             [Install]\nWantedBy=multi-user.target\n",
+        ),
+    ] {
+        machine.put(path, content.as_bytes());
+    }
+    machine.sh("systemctl --quiet enable lab-booted lab-network; systemctl restart systemd-journald; \
+         ln -s /dev/null /etc/systemd/network/99-default.link; systemctl --quiet disable systemd-networkd systemd-networkd.socket systemd-networkd-wait-online");
+    machine.sh(&format!("systemctl --quiet mask {NOT_NEEDED}"));
+}
+
+/// What a till needs at no boot, and an emulated machine takes seconds for.
+const NOT_NEEDED: &str = "dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+    sys-kernel-config.mount sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount systemd-binfmt.service \
+    systemd-pstore.service modprobe@configfs.service modprobe@drm.service modprobe@efi_pstore.service \
+    modprobe@fuse.service modprobe@loop.service kmod-static-nodes.service systemd-update-utmp.service \
+    systemd-update-utmp-runlevel.service systemd-network-generator.service dpkg-db-backup.timer \
+    systemd-tmpfiles-clean.timer";
+
+fn install(machine: &mut Machine, debs: &[PathBuf]) {
+    for deb in debs {
+        let name = deb.file_name().unwrap_or_default().to_string_lossy();
+        machine.put(&format!("/var/tmp/debs/{name}"), &fs::read(deb).expect("a package"));
+    }
+    machine.sh_within("dpkg -i /var/tmp/debs/*.deb && rm -r /var/tmp/debs", STEP);
 }
 
 /// KVM where a node really boots under it: a host may offer /dev/kvm and still not get a kernel through its first second.
@@ -127,10 +205,10 @@ fn who_runs(cache: &Path, image: &Path, log_folder: &Path) -> By {
 /// A node under KVM boots in a tenth of this.
 const KVM_BOOT: Duration = Duration::from_secs(60);
 
-/// The prepared nodes of older agents: a gigabyte each.
-fn forget_older(cache: &Path) {
+/// States of older agents or images: a gigabyte each.
+fn forget_older(cache: &Path, prefix: &str) {
     for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("node-") {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }

@@ -1,12 +1,12 @@
 //! A node in a machine, a centre, a mirror and a receiver of reports on the host: what each case begins with.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use format::name::Variant;
 use format::report::{Outcome, Report, Step};
-use format::status::NodeStatus;
+use format::status::{NodeStatus, State};
 use lab::debs::Deb;
 use lab::receiver::Receiver;
 use lab::repository::{Archive, Centre};
@@ -24,6 +24,38 @@ const CENTRE: &str = "10.0.2.101";
 
 /// What a step of the agent may take in a machine without KVM, on a busy host.
 pub const STEP: Duration = Duration::from_secs(600);
+
+/// The package's own timers, asked to come sooner: minutes of waiting show nothing more. They are enabled, as in every boot of
+/// a node, and not started yet.
+const SOONER: &str = "for unit in fetch report; do
+    mkdir -p /etc/systemd/system/prestage-$unit.timer.d
+    printf '[Timer]\\nOnBootSec=\\nOnActiveSec=1s\\nOnUnitInactiveSec=15s\\nRandomizedDelaySec=0\\nAccuracySec=1s\\n' \\
+        >/etc/systemd/system/prestage-$unit.timer.d/lab.conf
+done
+mkdir -p /etc/systemd/system/prestage-install.timer.d
+printf '[Timer]\\nOnCalendar=\\nOnCalendar=*:*:0/20\\nRandomizedDelaySec=0\\nAccuracySec=1s\\n' \\
+    >/etc/systemd/system/prestage-install.timer.d/lab.conf
+systemctl daemon-reload
+systemctl --quiet enable prestage-fetch.timer prestage-install.timer prestage-report.timer";
+
+/// What a boot, the kernel or the agent's own accounts change (as `lab-hashes` has it), and what the laboratory itself does.
+const NOT_STAMPED: [&str; 15] = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/tmp",
+    "/mnt",
+    "/lost+found",
+    "/boot/lost+found",
+    "/var/log",
+    "/var/tmp",
+    "/var/lib/prestage",
+    "/var/lib/systemd",
+    "/var/lib/private",
+    "/etc/lvm",
+    "/timeshift",
+];
 
 /// Everything.
 pub struct World {
@@ -47,12 +79,39 @@ pub struct World {
     sandbox: Sandbox,
 }
 
+/// What tells the laboratories apart that run at a time; nothing for the one.
+pub fn slot() -> String {
+    std::env::var("PRESTAGE_VM_SLOT").map_or_else(|_| String::new(), |slot| format!("-{slot}"))
+}
+
+/// Memory that must be left when a case's disks are in memory.
+const LEFT_OF_MEMORY: u64 = 6 << 30;
+
+/// Where a case's disks are: in memory where there is much of it, for a flush then costs nothing of the host's, and what was
+/// flushed stays as it does in a file. (What was not is nbdkit's, and dies with it, wherever the file is.)
+fn place_for_disks(otherwise: &Path) -> PathBuf {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = memory.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    let folder = Path::new("/dev/shm");
+    let free = nix::sys::statvfs::statvfs(folder).map_or(0, |f| f.blocks_available() * f.fragment_size());
+    let room = free.min(available.unwrap_or(0) * 1024);
+    let is_writable = nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).is_ok();
+    // The disk of a full pool and Timeshift's.
+    if is_writable && room > LEFT_OF_MEMORY + (8 << 30) {
+        folder.join(format!("prestage-vm-run{}", slot()))
+    } else {
+        otherwise.to_owned()
+    }
+}
+
 impl World {
     /// A node in its saved state, and a centre that has published nothing.
     pub fn new(ready: &Ready, kind: Disks, log: &Log) -> World {
         let sandbox = Sandbox::new();
         // At one place: what a laboratory that was killed has left there goes with the next case.
-        let disks = ready.folder.with_file_name("run");
+        let disks = place_for_disks(&ready.folder.with_file_name(format!("run{}", slot())));
         let _ = fs::remove_dir_all(&disks);
         fs::create_dir(&disks).expect("a folder for disks");
         for disk in ["disk.raw", "points.raw"] {
@@ -111,13 +170,18 @@ impl World {
         self.machine.take().expect("the node is on").cut_power();
     }
 
+    /// Switches it on again.
+    pub fn power_on(&mut self) {
+        self.log.say("== the power is back");
+        self.switch_on(None);
+    }
+
     /// Switches it on again and waits until it has booted.
     ///
     /// # Errors
     /// If it does not boot.
     pub fn boot(&mut self) -> Result<(), Silence> {
-        self.log.say("== the power is back");
-        self.switch_on(None);
+        self.power_on();
         self.node().wait_for_boot()
     }
 
@@ -144,6 +208,38 @@ impl World {
         let bundle = self.centre.bundle(&collected, version);
         self.centre.publish(&bundle);
         self.log.say(&format!("== the centre has published {version}"));
+    }
+
+    /// Has the package's timers come sooner, from when they are started and from each boot on.
+    pub fn hurry_timers(&mut self) {
+        self.node().sh(SOONER);
+    }
+
+    /// Lets the timers fetch what was released.
+    pub fn stage_by_timer(&mut self) {
+        self.node().sh("systemctl start prestage-fetch.timer prestage-report.timer");
+        self.wait("the bundle is staged", STEP, |world| {
+            let status = world.node().quiet_shell("cat /var/lib/prestage/status.json", SOON);
+            let status = status.ok().and_then(|said| NodeStatus::parse(said.text.as_bytes()).ok());
+            status.is_some_and(|status| status.status.state == State::Staged)
+        });
+    }
+
+    /// Pulls the plug of the network, and sees that nothing comes any more.
+    pub fn cut_link(&mut self) {
+        self.node().link(false);
+        self.node().sh("! timeout 10 curl -sf http://10.0.2.100/metadata/timestamp.json");
+    }
+
+    /// Waits until the timer of the install has run it so often again.
+    #[track_caller]
+    pub fn wait_for_runs(&mut self, times: usize) {
+        let mut seen = std::collections::BTreeSet::new();
+        self.wait("the timer of the install", STEP, |world| {
+            let script = "systemctl show --value -p InvocationID prestage-install.service";
+            seen.extend(world.node().quiet_shell(script, SOON).map(|said| said.text));
+            seen.len() > times
+        });
     }
 
     /// Runs a verb of the agent as its unit does, waits for its end, and returns its exit code.
@@ -182,6 +278,26 @@ impl World {
         assert_eq!(lines, expected, "the node does not have {version}, whole");
     }
 
+    /// What is on the root volume and in /boot, by the times of its last changes, which no program can set: where nothing was
+    /// to be brought back, this shows as much as [`World::files`], in a tenth of the time.
+    pub fn stamps(&mut self, name: &str) -> Vec<String> {
+        let script = format!(
+            "sync; find / /boot -xdev {} -printf '%y %m %U:%G %s %C@ %p\\n' | sort -u >/run/lab-stamps",
+            NOT_STAMPED.map(|path| format!("-path {path} -prune -o")).join(" ")
+        );
+        self.node().sh_within(&script, STEP);
+        let bytes = self.node().get("/run/lab-stamps");
+        self.log.keep(name, &bytes);
+        String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
+    }
+
+    /// Fails the case unless no file was changed.
+    #[track_caller]
+    pub fn assert_stamps(&mut self, before: &[String], name: &str) {
+        let now = self.stamps(name);
+        assert_same(before, &now);
+    }
+
     /// What is on the root volume and in /boot, a line for each file.
     pub fn files(&mut self, name: &str) -> Vec<String> {
         let text = self.node().sh_within("sync; lab-hashes >/run/lab-hashes; wc -l </run/lab-hashes", STEP);
@@ -195,12 +311,7 @@ impl World {
     #[track_caller]
     pub fn assert_files(&mut self, before: &[String], name: &str) {
         let now = self.files(name);
-        let [before, after]: [std::collections::BTreeSet<&String>; 2] =
-            [before.iter().collect(), now.iter().collect()];
-        let gone = before.difference(&after).map(|line| format!("- {line}"));
-        let come = after.difference(&before).map(|line| format!("+ {line}"));
-        let different: Vec<String> = gone.chain(come).collect();
-        assert!(different.is_empty(), "the node is not as it was:\n{}", different.join("\n"));
+        assert_same(before, &now);
     }
 
     /// The reports of installs that the centre has.
@@ -242,6 +353,17 @@ impl World {
             }
         }
     }
+}
+
+/// Fails the case unless these are the same lines.
+#[track_caller]
+fn assert_same(before: &[String], now: &[String]) {
+    let [before, after]: [std::collections::BTreeSet<&String>; 2] =
+        [before.iter().collect(), now.iter().collect()];
+    let gone = before.difference(&after).map(|line| format!("- {line}"));
+    let come = after.difference(&before).map(|line| format!("+ {line}"));
+    let different: Vec<String> = gone.chain(come).collect();
+    assert!(different.is_empty(), "the node is not as it was:\n{}", different.join("\n"));
 }
 
 impl Drop for World {

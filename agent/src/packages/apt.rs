@@ -200,13 +200,24 @@ fn explain(error: &CommandError) -> Error {
 
 /// The lines of stderr that say what went wrong first: of hundreds that dpkg may write, those that are not consequences.
 fn essence(stderr: &str) -> String {
-    let is_cause = |line: &&str| {
-        line.contains("subprocess returned error")
+    let mut causes: Vec<String> = Vec::new();
+    let mut package = None;
+    for line in stderr.lines().map(str::trim) {
+        let is_cause = line.contains("subprocess returned error")
             || line.starts_with("E: ")
-            || line.contains("No space left")
-    };
-    let causes: Vec<&str> = stderr.lines().map(str::trim).filter(is_cause).take(3).collect();
-    if causes.is_empty() { stderr.lines().last().unwrap_or_default().to_owned() } else { causes.join("; ") }
+            || line.contains("No space left");
+        // dpkg's reason stands below the package: `dpkg: error processing package till (--configure):`.
+        match package.take() {
+            Some(package) if !is_cause => causes.push(format!("{package}: {line}")),
+            _ if is_cause => causes.push(line.to_owned()),
+            _ => {}
+        }
+        package = line.strip_prefix("dpkg: error processing ").and_then(|rest| rest.split(" (").next());
+    }
+    match causes.as_slice() {
+        [] => stderr.lines().last().unwrap_or_default().trim().to_owned(),
+        causes => causes[..causes.len().min(3)].join("; "),
+    }
 }
 
 impl PackageManager for Apt<'_> {
@@ -730,6 +741,23 @@ mod tests {
         assert_eq!(of(&dpkg("deinstall ok config-files")), None);
         assert_eq!(of(other), None);
         assert_eq!(of("Package: dpkg\nStatus: install ok installed\n\nArchitecture: amd64\n"), None);
+    }
+
+    #[test]
+    fn of_what_dpkg_says_the_causes_are_quoted_and_not_the_consequences() {
+        let not_ready = "dpkg: error processing package till (--configure):\n package till is not ready for configuration\n\
+                         Errors were encountered while processing:\n till\n";
+        assert_eq!(essence(not_ready), "package till: package till is not ready for configuration");
+        let failed = "cp: error writing '/boot/vmlinuz': No space left on device\n\
+                      dpkg: error processing package till-kernel (--configure):\n \
+                      installed till-kernel package post-installation script subprocess returned error exit status 1\n\
+                      Errors were encountered while processing:\n till-kernel\nE: Sub-process /usr/bin/dpkg returned an error code (1)\n";
+        let said = essence(failed);
+        assert!(
+            said.starts_with("cp: error writing") && said.contains("; installed till-kernel package"),
+            "{said}"
+        );
+        assert_eq!(essence("something else\n"), "something else");
     }
 
     #[test]

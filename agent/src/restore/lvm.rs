@@ -206,15 +206,11 @@ impl Lvm {
         in_root(&self.root, Command::new(program), false)
     }
 
-    /// Runs a command that changes something. LVM first keeps a copy of its metadata in /etc, which fails where the pool that
-    /// is full has made the root read-only: then without.
-    fn change(&self, program: &str, args: &[&str]) -> std::result::Result<(), CommandError> {
-        match self.command(program).args(args).output() {
-            Err(error) if error.stderr().contains("archive") => {
-                self.command(program).arg("-An").args(args).output().map(|_| ())
-            }
-            other => other.map(|_| ()),
-        }
+    /// A command that changes something. Without LVM's copies of its metadata in /etc: where a full pool is under the root,
+    /// writing them hangs, and where it has made the root read-only, nothing can be changed any more, least of all back.
+    /// Whoever changes something next makes the copies (lvm.conf(5), backup). `-An` says the same, and lvconvert refuses it.
+    fn change(&self, program: &str) -> Command {
+        self.command(program).args(["--config", "backup { backup = 0 archive = 0 }"])
     }
 
     fn list(&self, of: &[&str]) -> std::result::Result<Vec<Volume>, String> {
@@ -252,7 +248,7 @@ impl Lvm {
 
     fn remove(&self, path: &str) -> std::result::Result<(), CommandError> {
         log::info!("removing the restore point {path}");
-        self.change("lvremove", &["-y", "-f", path])
+        self.change("lvremove").args(["-y", "-f", path]).output().map(|_| ())
     }
 
     /// What stands against one more restore point of a pool.
@@ -301,7 +297,7 @@ impl RestorePoints for Lvm {
         let path = format!("{}/{name}", origin.group);
         if find(&volumes, &path).is_none() {
             let create =
-                self.command("lvcreate").args(["-y", "-s", "-kn", "-n", &name, "--addtag", "prestage"]);
+                self.change("lvcreate").args(["-y", "-s", "-kn", "-n", &name, "--addtag", "prestage"]);
             // With a size it would be a classic snapshot, of a thin volume too.
             let create = match self.is_thin {
                 true => create,
@@ -355,7 +351,7 @@ impl RestorePoints for Lvm {
         let Some(snapshot) = find(&volumes, &point.id) else { return Ok(()) };
         if snapshot.data.is_some_and(|full| full > GROW_AT) {
             let more = (snapshot.size / 2).min(snapshot.group_free);
-            let grown = self.command("lvextend").args(["-y", "-L", &format!("+{more}b"), &point.id]).output();
+            let grown = self.change("lvextend").args(["-y", "-L", &format!("+{more}b"), &point.id]).output();
             if let Err(error) = grown {
                 log::warn!("the restore point {} is filling up: {error}", point.id);
             }
@@ -380,9 +376,13 @@ impl RestorePoints for Lvm {
                 .collect();
             let args: Vec<&str> =
                 tags.iter().flat_map(|tag| ["--addtag", tag.as_str()]).chain([volume.as_str()]).collect();
-            self.change("lvchange", &args).map_err(|e| failed(e.to_string()))?;
+            self.change("lvchange").args(args).output().map_err(|e| failed(e.to_string()))?;
         }
         Ok(())
+    }
+
+    fn needs_no_file(&self) -> bool {
+        true
     }
 
     fn keepsake(&self) -> Result<Option<Keepsake>> {
@@ -408,7 +408,7 @@ impl RestorePoints for Lvm {
             if tags.is_empty() {
                 continue;
             }
-            let command = tags.iter().fold(self.command("lvchange"), |c, tag| c.arg("--deltag").arg(tag));
+            let command = tags.iter().fold(self.change("lvchange"), |c, tag| c.arg("--deltag").arg(tag));
             command.arg(volume.path()).output().map_err(|e| failed(e.to_string()))?;
         }
         Ok(())
@@ -438,7 +438,8 @@ impl RestorePoints for Lvm {
         let volumes = self.volumes().map_err(failed)?;
         let snapshot = find(&volumes, &point.id).ok_or_else(|| failed("it is not there any more".into()))?;
         if !snapshot.is_merging {
-            self.change("lvconvert", &["-y", "--merge", &point.id]).map_err(|e| failed(e.to_string()))?;
+            let merge = self.change("lvconvert").args(["-y", "--merge", &point.id]);
+            merge.output().map_err(|e| failed(e.to_string()))?;
             let volumes = self.volumes().map_err(failed)?;
             // Gone at once, where the origin was not in use; otherwise waiting for its next activation.
             match find(&volumes, &point.id) {

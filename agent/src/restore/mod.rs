@@ -60,6 +60,12 @@ pub trait RestorePoints: Sync {
         Ok(())
     }
 
+    /// Whether leaving a keepsake and going back need no file of the node's: then it can go back from a root that has become
+    /// read-only, too.
+    fn needs_no_file(&self) -> bool {
+        false
+    }
+
     /// What was left, if anything. At the beginning of every run as root.
     fn keepsake(&self) -> Result<Option<Keepsake>> {
         Ok(None)

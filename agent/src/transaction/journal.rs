@@ -195,8 +195,16 @@ impl Journal {
     /// # Errors
     /// If it cannot be written.
     pub fn returned(path: &Path, keepsake: Keepsake) -> Result<Journal> {
+        let journal = Journal::awaiting(path, keepsake);
+        journal.write()?;
+        Ok(journal)
+    }
+
+    /// The journal of an install that goes back at the next boot, where the node's own could not be written: the same, in
+    /// memory only.
+    pub fn awaiting(path: &Path, keepsake: Keepsake) -> Journal {
         let Keepsake { id, bundle, previous, started, cause, message, exit, boot, point, .. } = keepsake;
-        let journal = Journal {
+        Journal {
             version: VERSION,
             id,
             bundle,
@@ -220,9 +228,7 @@ impl Journal {
             reboot: None,
             ended: None,
             path: path.to_owned(),
-        };
-        journal.write()?;
-        Ok(journal)
+        }
     }
 
     /// Looks for the journal of an install that has not ended. A damaged one is kept aside.

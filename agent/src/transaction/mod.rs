@@ -83,8 +83,41 @@ impl Transaction<'_> {
             if matches!(journal.state.next(event), Ok(State::Finished { .. })) {
                 journal.ended = Some(self.node.now());
             }
-            journal.record(event)?;
+            if let Err(error) = journal.record(event) {
+                self.go_on_unrecorded(journal, error)?;
+            }
         }
+    }
+
+    /// The journal could not be written. Where that is so because nothing can be written any more (a full pool below the root
+    /// makes it read-only, and it may not even be mounted at the next boot), the node goes back at once, if the way back needs
+    /// no file of its own.
+    fn go_on_unrecorded(&self, journal: &mut Journal, error: Error) -> Result<()> {
+        let has_way = journal.restore_point.is_some()
+            && journal.may_go_back
+            && self.restore_points.needs_no_file()
+            && self.is_dead();
+        let state = match journal.state {
+            state @ (State::RollingBack { .. } | State::AwaitingReboot { .. }) if has_way => state,
+            State::Installed | State::Checking | State::Rebooting | State::Rechecking if has_way => {
+                State::RollingBack { cause: Cause::Install }
+            }
+            _ => return Err(error),
+        };
+        log::error!("transaction {}: going back without a journal: {error}", journal.id);
+        journal.message.get_or_insert(error.to_string());
+        journal.exit.get_or_insert(Exit::InstallFailed as u8);
+        journal.state = state;
+        Ok(())
+    }
+
+    /// Whether the file system of the agent's own files takes nothing any more.
+    fn is_dead(&self) -> bool {
+        let path = self.node.private("probe");
+        let Err(error) = std::fs::write(&path, b"").and_then(|()| std::fs::remove_file(&path)) else {
+            return false;
+        };
+        error.kind() == std::io::ErrorKind::ReadOnlyFilesystem || error.raw_os_error() == Some(nix::libc::EIO)
     }
 
     /// Runs an act and keeps why it failed, durably with the next record. The first reason stays.
@@ -277,7 +310,8 @@ impl Transaction<'_> {
             }) {
                 log::warn!("transaction {}: {error}", journal.id);
             }
-            if self.is_before()?.is_none() {
+            // What a file system that takes nothing any more shows need not be what is on the disk.
+            if !self.is_dead() && self.is_before()?.is_none() {
                 return Ok(Restored::Now);
             }
         }
@@ -300,7 +334,9 @@ impl Transaction<'_> {
         }
         journal.restores += 1;
         journal.boot = Some(boot.clone());
-        journal.write()?;
+        if let Err(error) = journal.write() {
+            self.go_on_unrecorded(journal, error)?;
+        }
         Boot::of(self.node).bring_back(&journal.id)?;
         let message = journal.message.clone().unwrap_or_default();
         let keepsake = Keepsake::new(
@@ -416,8 +452,9 @@ pub fn conclude(end: End, journal: &Journal, by_hand: &str) -> Result<()> {
     match end {
         End::Installed | End::Returned => Ok(()),
         End::NotStarted => Err(Error::new(if deferred { Exit::Deferred } else { Exit::Io }, why, "")),
-        // A failure that deferred (a held lock, a full disk) and left the node as it was is a deferral.
-        End::Unchanged if deferred => Err(Error::new(Exit::Deferred, why, "")),
+        // A failure that deferred (a held lock, a full disk) and left the node as it was is a deferral. One that a restore point
+        // had to undo would be undone so every night.
+        End::Unchanged if deferred && journal.restores == 0 => Err(Error::new(Exit::Deferred, why, "")),
         End::Unchanged => Err(Error::new(
             Exit::InstallFailed,
             format!("the install failed and the node is as it was: {why}"),

@@ -11,17 +11,6 @@ use crate::packages::{good, kernel};
 use crate::ready::Ready;
 use crate::world::{STEP, World};
 
-/// The package's own timers, asked to come sooner: minutes of waiting show nothing more.
-const SOONER: &str = "for unit in fetch report; do
-    mkdir -p /etc/systemd/system/prestage-$unit.timer.d
-    printf '[Timer]\\nOnBootSec=\\nOnActiveSec=1s\\nOnUnitInactiveSec=15s\\nRandomizedDelaySec=0\\nAccuracySec=1s\\n' \\
-        >/etc/systemd/system/prestage-$unit.timer.d/lab.conf
-done
-mkdir -p /etc/systemd/system/prestage-install.timer.d
-printf '[Timer]\\nOnCalendar=\\nOnCalendar=*:*:0/20\\nRandomizedDelaySec=0\\nAccuracySec=1s\\n' \\
-    >/etc/systemd/system/prestage-install.timer.d/lab.conf
-systemctl daemon-reload";
-
 const FAILED_UNITS: &str = "systemctl list-units --state=failed --plain --no-legend | cut -d' ' -f1";
 
 pub fn by_timers(ready: &Ready, log: &Log) -> Vec<String> {
@@ -30,18 +19,10 @@ pub fn by_timers(ready: &Ready, log: &Log) -> Vec<String> {
     debs.push(kernel("2.0"));
     world.release("20261123-1", &debs);
     let failed = world.node().sh(FAILED_UNITS);
-    world.node().sh(SOONER);
-    world.node().sh("systemctl start prestage-fetch.timer prestage-report.timer");
-    world.wait("the bundle is staged", STEP, |world| {
-        let status = world.node().quiet_shell("cat /var/lib/prestage/status.json", Duration::from_secs(20));
-        status.is_ok_and(|said| {
-            said.text.contains("\"state\":\"staged\"") || said.text.contains("\"state\": \"staged\"")
-        })
-    });
-
+    world.hurry_timers();
+    world.stage_by_timer();
     // From here on nothing comes over the wire.
-    world.node().link(false);
-    world.node().sh("! timeout 10 curl -sf http://10.0.2.100/metadata/timestamp.json");
+    world.cut_link();
     let requests = world.mirror.exchanges().len();
     world.node().sh("systemctl start prestage-install.timer");
     let mut told = None;

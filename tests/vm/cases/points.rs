@@ -1,5 +1,7 @@
 //! Rollback by restore points, through a real boot.
 
+use std::time::{Duration, Instant};
+
 use format::report::Outcome;
 use format::status::State;
 
@@ -8,7 +10,7 @@ use crate::log::Log;
 use crate::machine::Disks;
 use crate::packages::{Till, good, goods, kernel, till};
 use crate::ready::Ready;
-use crate::world::World;
+use crate::world::{STEP, World};
 
 const BAD: &str = "20261123-1";
 const GOOD: &str = "20261123-2";
@@ -24,32 +26,49 @@ pub fn thin(ready: &Ready, log: &Log) -> Vec<String> {
 pub fn timeshift(ready: &Ready, log: &Log) -> Vec<String> {
     let mut world = World::new(ready, Disks::Durable, log);
     world.node().sh(TIMESHIFT_SETUP);
+    // It writes its configuration anew whenever it is called.
+    let _ = world.node().shell("timeshift --list --scripted", STEP);
     bad_then_good(&mut world, super::TIMESHIFT)
 }
 
-/// A bundle whose till is unhealthy, and the one after it that is not.
+/// How long an install, a way back and a boot may take; Timeshift copies the whole root.
+const WAY_BACK: Duration = Duration::from_secs(3600);
+
+/// Everything by the package's own timers: a bundle whose till is unhealthy, with the link cut once it is staged; and the one
+/// after it that is well.
 fn bad_then_good(world: &mut World, restore: &str) -> Vec<String> {
     world.configure(restore);
+    world.hurry_timers();
+    let before = world.files("before");
     world.release(BAD, &[till("2.0", Till::Unhealthy), goods("2.0", 120)]);
-    let facts = roll_back(world, Outcome::RolledBack);
+    world.stage_by_timer();
+    world.cut_link();
+    let requests = world.mirror.exchanges().len();
+    let began = Instant::now();
+    world.node().sh("systemctl start prestage-install.timer");
+    // It installs, finds the till unhealthy, goes back and boots, and nobody lays a hand on it.
+    let booted = world.node().wait_for_boot_within(WAY_BACK);
+    booted.unwrap_or_else(|silence| panic!("it does not go back and boot: {silence}"));
+    let back = began.elapsed().as_secs();
+    assert_eq!(world.mirror.exchanges().len(), requests, "the mirror was asked without a link");
+    assert!(!world.has_report(BAD, &[Outcome::RolledBack]), "no report can have come");
+    world.node().link(true);
+    world.wait("the report arrives", STEP, |world| world.has_report(BAD, &[Outcome::RolledBack]));
+    is_back(world, &before, Outcome::RolledBack);
 
     // The bad one is not tried again, whatever the timers do.
-    for _ in 0..2 {
-        world.step("fetch").expect("the node stays on");
-        world.step("install").expect("the node stays on");
-        world.assert_has("1.0");
-    }
+    world.wait_for_runs(2);
+    world.assert_has("1.0");
     assert_eq!(world.install_reports().iter().filter(|r| r.outcome == Outcome::RolledBack).count(), 1);
 
     // The good one goes through.
     world.release(GOOD, &good("3.0"));
-    assert_eq!(world.step("fetch"), Ok(0));
-    assert_eq!(world.step("install"), Ok(0));
+    world.wait("the good bundle", WAY_BACK, |world| world.has_report(GOOD, &[Outcome::Installed]));
     world.assert_has("3.0");
-    world.step("report").expect("the node stays on");
-    assert!(world.has_report(GOOD, &[Outcome::Installed]));
-    assert_eq!(world.status().status.state, State::UpToDate);
-    facts
+    let status = world.status().status;
+    assert_eq!(status.state, State::UpToDate, "{}", status.summary);
+    assert_eq!(world.receiver.refused(), Vec::<String>::new());
+    vec![format!("{} files as before", before.len()), format!("bad bundle, way back and boot: {back} s")]
 }
 
 pub fn failed_install(ready: &Ready, log: &Log) -> Vec<String> {
@@ -69,12 +88,17 @@ fn roll_back(world: &mut World, outcome: Outcome) -> Vec<String> {
         .node()
         .wait_for_boot()
         .unwrap_or_else(|silence| panic!("after {installed:?} it does not boot: {silence}"));
-    // The next runs tell of it.
-    for verb in ["install", "report"] {
-        world.step(verb).expect("the node stays on");
-    }
+    // What it does at the boot tells of it.
+    world.step("report").expect("the node stays on");
+    is_back(world, &before, outcome);
+    assert_ne!(world.step("install"), Ok(0), "it is tried again");
+    vec![format!("{} files as before", before.len())]
+}
+
+/// The node is as it was, and says why; the centre has heard of it.
+fn is_back(world: &mut World, before: &[String], outcome: Outcome) {
     world.assert_has("1.0");
-    world.assert_files(&before, "after");
+    world.assert_files(before, "after");
     let status = world.status().status;
     assert_eq!(status.state, State::Failed, "{}", status.summary);
     assert!(
@@ -83,10 +107,10 @@ fn roll_back(world: &mut World, outcome: Outcome) -> Vec<String> {
         status.quarantine
     );
     assert!(world.has_report(BAD, &[outcome]), "{:?}", world.install_reports());
-    let journal = world.node().sh("journalctl -q --no-pager -o cat -u prestage-install");
+    let journal =
+        world.node().sh("journalctl -b -q --no-pager -o cat -u prestage-install -u prestage-recover");
     // The journal of before the boot went back too: what tells the story is what was said after it.
     assert!(journal.contains("rolled back") || journal.contains("as it was"), "{journal}");
-    vec![format!("{} files as before", before.len())]
 }
 
 pub fn kernel_case(ready: &Ready, log: &Log) -> Vec<String> {

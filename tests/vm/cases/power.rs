@@ -2,11 +2,14 @@
 //! report and rollback. What was not flushed to the disk is gone. Afterwards the node must boot, tell the truth, and end
 //! patched or as it was, with nothing lost of what it has to tell.
 //!
-//! A round is one node from its saved state, one cut, and its recovery. Rounds that were done are kept and not done again
-//! while node, seed and plan are the same, so that a run can be continued.
+//! A life is one node from its saved state. Its power is cut at a moment that is aimed at; while it goes on after the boot,
+//! and has not ended, it is cut again: in what it does by itself at the boot, or later. Then it is left in peace, and judged.
+//! So nearly every boot, which is what takes the time, is the end of one cut and the beginning of the next. Lives that were
+//! lived are kept and not lived again while node and seed are the same, so that a run can be continued.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,9 +18,8 @@ use format::status::{NodeStatus, State};
 use lab::random::Random;
 use serde_json::{Value, json};
 
-use super::AGENT_HAS_RESTORE_POINTS;
 use crate::log::Log;
-use crate::machine::{Disks, SOON, Silence};
+use crate::machine::{BOOT, Disks, SOON, Silence};
 use crate::packages::{Till, goods, till};
 use crate::ready::Ready;
 use crate::world::{STEP, World};
@@ -28,12 +30,18 @@ const CUTS: usize = 40;
 /// Where they fall, unless `PRESTAGE_SEED` says otherwise.
 const SEED: u64 = 20_261_123;
 
+/// Cuts in one life, at most: a node whose power never holds for as long as an install takes is never patched.
+const CUTS_OF_A_LIFE: usize = 4;
+
+/// A cut in what a node does by itself at a boot falls within this time of the first word of it.
+const RECOVERY: Duration = Duration::from_secs(20);
+
 const BUNDLE: &str = "20261123-1";
 
 /// So slow that fetching takes as long as the other steps, and a cut has something to hit.
 const RATE: &str = "rate = \"1Mbit/s\"\n";
 
-/// How often the agent may be called after a cut until it has ended.
+/// How often the agent may be called after the last cut until it has ended.
 const RUNS: usize = 8;
 
 /// What is going on when the power goes.
@@ -44,6 +52,8 @@ enum Scenario {
 }
 
 impl Scenario {
+    const ALL: [Scenario; 2] = [Scenario::Good, Scenario::Unhealthy];
+
     fn name(self) -> &'static str {
         if self == Scenario::Good { "good bundle" } else { "unhealthy bundle" }
     }
@@ -60,14 +70,18 @@ const STEPS: [(&str, &str); 10] = [
     ("roll back", "→ RollingBack"),
     ("wait for the boot", "→ AwaitingReboot"),
     ("report", "LAB report"),
-    ("boot back", BOOT_BACK),
+    ("boot back", "]: booting"),
 ];
 
-const END: &str = "LAB end";
-const BOOT_BACK: &str = "LAB boot";
+/// What the agent says where it goes on with what was interrupted.
+const GOES_ON: [&str; 2] = ["was interrupted in", "→ Proving"];
 
-/// One line of the table.
+const END: &str = "LAB end";
+const BOOTED: &str = "LAB booted";
+
+/// One cut.
 struct Row {
+    life: usize,
     scenario: Scenario,
     aim: String,
     fell: String,
@@ -80,45 +94,49 @@ pub fn cuts(ready: &Ready, log: &Log) -> Vec<String> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seed = number("PRESTAGE_SEED").unwrap_or(SEED);
     let wanted = number("PRESTAGE_VM_CUTS").map_or(CUTS, |n| usize::try_from(n).expect("a number of cuts"));
-    let scenarios: &[Scenario] =
-        if AGENT_HAS_RESTORE_POINTS { &[Scenario::Good, Scenario::Unhealthy] } else { &[Scenario::Good] };
 
-    let rounds = log.folder().with_file_name(format!("power-cut-rounds-{}-{seed}", ready.key));
-    fs::create_dir_all(&rounds).expect("a folder for rounds");
+    let lives = log.folder().with_file_name(format!("power-cut-lives-{}-{seed}", ready.key));
+    fs::create_dir_all(&lives).expect("a folder for lives");
     let mut table = String::from(
-        "| cut | of | aimed at | fell after | found after the boot | ended | faults |\n| ---: | --- | --- | --- | --- | --- | --- |\n",
+        "| cut | life | of | aimed at | fell after | found after the boot | ended | faults |\n\
+         | ---: | ---: | --- | --- | --- | --- | --- | --- |\n",
     );
-    let (mut faults, mut ends) = (Vec::new(), BTreeMap::<String, usize>::new());
-    for round in 0..wanted {
-        let file = rounds.join(format!("{:02}.json", round + 1));
-        let line = match fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).expect("a round that was kept"),
+    let (mut faults, mut ends, mut count, mut life) = (Vec::new(), BTreeMap::<String, usize>::new(), 0, 0);
+    while count < wanted {
+        life += 1;
+        let file = lives.join(format!("{life:02}.json"));
+        let rows = match fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).expect("a life that was kept"),
             Err(_) => {
-                let scenario = scenarios[round % scenarios.len()];
-                let rehearsal = rehearse(ready, scenario, &rounds);
+                let scenario = Scenario::ALL[(life - 1) % 2];
+                let rehearsal = rehearse(ready, scenario, &lives);
                 log.say(&format!("{}, uncut: {rehearsal:?}", scenario.name()));
-                let mut random = Random::new(seed ^ (round as u64 + 1) << 20);
+                let mut random = Random::new(seed ^ (life as u64) << 20);
                 random.next_u64();
-                let round_log = Log::begin(&rounds.join(format!("{:02}", round + 1)), false);
-                let row = cut(ready, scenario, round / scenarios.len(), &rehearsal, &mut random, &round_log);
-                let line = row.to_json();
+                let life_log = Log::begin(&lives.join(format!("{life:02}")), false);
+                let rows = live(ready, scenario, life, &rehearsal, &mut random, &life_log);
+                let rows: Vec<Value> = rows.iter().map(Row::to_json).collect();
                 // Replaced whole: the laboratory can be cut too.
-                fs::write(file.with_extension("new"), line.to_string()).expect("a round");
-                fs::rename(file.with_extension("new"), &file).expect("a round");
-                line
+                fs::write(file.with_extension("new"), Value::from(rows.clone()).to_string()).expect("a life");
+                fs::rename(file.with_extension("new"), &file).expect("a life");
+                rows
             }
         };
-        let text = table_line(round + 1, &line);
-        log.say(text.trim());
-        table.push_str(&text);
-        *ends.entry(line["end"].as_str().unwrap_or("?").to_owned()).or_default() += 1;
-        faults.extend(
-            line["faults"].as_array().into_iter().flatten().map(|f| format!("cut {}: {f}", round + 1)),
-        );
+        for row in &rows {
+            count += 1;
+            let text = table_line(count, row);
+            log.say(text.trim());
+            table.push_str(&text);
+            let list = row["faults"].as_array().into_iter().flatten();
+            faults.extend(list.map(|f| format!("cut {count}: {f}")));
+        }
+        *ends
+            .entry(rows.last().map_or("uncut", |r: &Value| r["end"].as_str().unwrap_or("?")).to_owned())
+            .or_default() += 1;
         log.keep("table.md", table.as_bytes());
     }
     assert!(faults.is_empty(), "{} faults: {}", faults.len(), faults.join("; "));
-    let mut facts = vec![format!("{wanted} cuts, 0 faults")];
+    let mut facts = vec![format!("{count} cuts in {life} lives, 0 faults")];
     facts.extend(ends.iter().map(|(end, count)| format!("{count} ended {end}")));
     facts
 }
@@ -127,19 +145,20 @@ pub fn cuts(ready: &Ready, log: &Log) -> Vec<String> {
 type Moments = Vec<(String, f64)>;
 
 /// One run without a cut, for how long each step takes; kept.
-fn rehearse(ready: &Ready, scenario: Scenario, rounds: &Path) -> Moments {
-    let file = rounds.join(format!("rehearsal-{}.json", scenario.name().replace(' ', "-")));
+fn rehearse(ready: &Ready, scenario: Scenario, lives: &Path) -> Moments {
+    let name = format!("rehearsal-{}", scenario.name().replace(' ', "-"));
+    let file = lives.join(format!("{name}.json"));
     if let Ok(bytes) = fs::read(&file) {
         return serde_json::from_slice(&bytes).expect("a rehearsal that was kept");
     }
-    let log = Log::begin(&rounds.join(format!("rehearsal-{}", scenario.name().replace(' ', "-"))), false);
+    let log = Log::begin(&lives.join(name), false);
     let mut world = world(ready, scenario, &log);
     let mut watch = begin(&mut world);
     let mut moments: Vec<(String, Instant)> = Vec::new();
     let deadline = Instant::now() + STEP;
     loop {
         if let Some(line) = watch.next(&mut world) {
-            if line.contains(END) {
+            if line.contains(END) || line.contains(BOOTED) {
                 break;
             }
             if let Some((step, _)) = STEPS.iter().find(|(_, mark)| line.contains(mark)) {
@@ -147,10 +166,6 @@ fn rehearse(ready: &Ready, scenario: Scenario, rounds: &Path) -> Moments {
             }
         }
         assert!(Instant::now() < deadline, "the rehearsal does not end");
-        if moments.last().is_some_and(|(step, _)| step == "boot back") {
-            world.node().wait_for_boot().expect("the node boots");
-            break;
-        }
     }
     let ends = moments.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]);
     let spans: Moments =
@@ -164,9 +179,7 @@ fn world(ready: &Ready, scenario: Scenario, log: &Log) -> World {
     let mut world = World::new(ready, Disks::Volatile, log);
     let kind = if scenario == Scenario::Good { Till::Healthy } else { Till::Unhealthy };
     world.release(BUNDLE, &[till("2.0", kind), goods("2.0", 120)]);
-    let points =
-        if AGENT_HAS_RESTORE_POINTS { "[restore]\nkind = \"lvm-thin\"\nrequired = true\n" } else { "" };
-    world.configure_fetch(RATE, points);
+    world.configure_fetch(RATE, super::THIN);
     // What the laboratory itself has written is on the disk.
     world.node().sh("sync");
     world
@@ -174,126 +187,203 @@ fn world(ready: &Ready, scenario: Scenario, log: &Log) -> World {
 
 /// The console, line by line, from now on.
 struct Watch {
-    position: usize,
+    position: u64,
 }
 
 impl Watch {
+    fn begin(world: &World) -> Watch {
+        Watch { position: fs::metadata(world.log.file("console")).map_or(0, |meta| meta.len()) }
+    }
+
     fn next(&mut self, world: &mut World) -> Option<String> {
-        let bytes = fs::read(world.log.file("console")).unwrap_or_default();
-        let rest = bytes.get(self.position..).unwrap_or_default();
+        let mut rest = Vec::new();
+        let mut file = fs::File::open(world.log.file("console")).ok()?;
+        file.seek(SeekFrom::Start(self.position))
+            .and_then(|_| file.take(65536).read_to_end(&mut rest))
+            .ok()?;
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
             std::thread::sleep(Duration::from_millis(20));
             return None;
         };
-        self.position += end + 1;
+        self.position += end as u64 + 1;
         Some(String::from_utf8_lossy(&rest[..end]).trim().to_owned())
     }
 }
 
 /// Starts fetch, install and report, one after the other, with what they say on the console.
 fn begin(world: &mut World) -> Watch {
-    let position = fs::metadata(world.log.file("console")).map_or(0, |meta| meta.len() as usize);
-    world.node().sh("cat >/run/lab-round <<'ROUND'\n\
-         exec >/dev/ttyS0 2>&1\n\
-         journalctl -q -f -n 0 -o cat -u prestage-fetch -u prestage-install -u prestage-report -u prestage-recover &\n\
-         sleep 1\n\
-         for step in fetch install report; do echo \"LAB $step\"; systemctl start prestage-$step; done\n\
-         sleep 1\n\
-         if grep -q -s awaitingReboot /var/lib/prestage/private/journal.json; then\n\
-         echo 'LAB boot'; systemctl reboot --no-block; sleep 1000; fi\n\
-         echo 'LAB end'\n\
+    let watch = Watch::begin(world);
+    world.node().sh(
+        "cat >/run/lab-round <<'ROUND'\n\
+         for step in fetch install report; do echo \"LAB $step\" >/dev/ttyS0; systemctl start prestage-$step; done\n\
+         if [ \"$(systemctl is-system-running)\" = stopping ]; then exit; fi\n\
+         echo 'LAB end' >/dev/ttyS0\n\
          ROUND\n\
-         systemd-run --quiet --unit=lab-round bash /run/lab-round");
-    Watch { position }
+         systemctl reset-failed lab-round 2>/dev/null; systemd-run --quiet --unit=lab-round bash /run/lab-round",
+    );
+    watch
 }
 
-/// One round.
-fn cut(
+/// What the console shows until a moment.
+enum Until {
+    /// Where the power is to be cut.
+    Cut,
+    /// This was said before.
+    Said,
+    /// Neither came in time.
+    Nothing,
+}
+
+/// Watches until `delay` has passed after a line that `begins` says is where it counts from, or until a line with one of
+/// `ends`. `fell` becomes the last line that tells where the node is.
+fn watch_until(
+    world: &mut World,
+    watch: &mut Watch,
+    begins: impl Fn(&str) -> bool,
+    delay: Duration,
+    ends: &[&str],
+    fell: &mut String,
+) -> Until {
+    let deadline = Instant::now() + BOOT;
+    let mut at = None;
+    loop {
+        if let Some(line) = watch.next(world) {
+            if begins(&line) && at.is_none() {
+                at = Some(Instant::now() + delay);
+            }
+            let is_end = ends.iter().any(|end| line.contains(end));
+            let tells = STEPS.iter().any(|(_, mark)| line.contains(mark)) || line.contains("→");
+            if tells || is_end || GOES_ON.iter().any(|mark| line.contains(mark)) {
+                world.log.say(&format!("  | {line}"));
+                *fell = short(&line).to_owned();
+            }
+            if is_end {
+                return Until::Said;
+            }
+        }
+        match at {
+            Some(at) if Instant::now() >= at => return Until::Cut,
+            _ if Instant::now() > deadline => return Until::Nothing,
+            _ => {}
+        }
+    }
+}
+
+/// A part of a time span, at random.
+fn part(random: &mut Random, seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds * random.below(1000) as f64 / 1000.0)
+}
+
+/// One life, a row for each of its cuts.
+fn live(
     ready: &Ready,
     scenario: Scenario,
-    turn: usize,
+    life: usize,
     rehearsal: &Moments,
     random: &mut Random,
     log: &Log,
-) -> Row {
+) -> Vec<Row> {
     // Every step in turn, at a random moment of it.
-    let (step, span) = &rehearsal[turn % rehearsal.len()];
+    let (step, span) = &rehearsal[(life - 1) / 2 % rehearsal.len()];
     let mark = STEPS.iter().find(|(name, _)| name == step).map_or(END, |(_, mark)| mark);
-    let delay = span * random.below(1000) as f64 / 1000.0;
-    let aim = format!("{step} + {delay:.1} s");
-    log.say(&format!("== {}, {aim}", scenario.name()));
-
+    let delay = part(random, *span);
+    let mut aim = format!("{step} + {:.1} s", delay.as_secs_f64());
     let mut world = world(ready, scenario, log);
     let mut watch = begin(&mut world);
-    let deadline = Instant::now() + STEP;
-    let (mut fell, mut at) = ("nothing".to_owned(), None);
+    let mut fell = "nothing".to_owned();
+    let first = watch_until(&mut world, &mut watch, |line| line.contains(mark), delay, &[END], &mut fell);
+    assert!(!matches!(first, Until::Nothing), "the step {step} does not begin");
+
+    let mut rows: Vec<Row> = Vec::new();
+    let mut queued: Vec<String> = Vec::new();
     loop {
-        if let Some(line) = watch.next(&mut world) {
-            log.say(&format!("  | {line}"));
-            if line.contains(mark) && at.is_none() {
-                at = Some(Instant::now() + Duration::from_secs_f64(delay));
+        log.say(&format!("== {}, cut at {aim}, after: {fell}", scenario.name()));
+        world.cut_power();
+        rows.push(Row {
+            life,
+            scenario,
+            aim,
+            fell,
+            found: String::new(),
+            end: String::new(),
+            faults: Vec::new(),
+        });
+        let may_again = rows.len() < CUTS_OF_A_LIFE;
+        let row = rows.last_mut().expect("it was just put there");
+        fell = "nothing".to_owned();
+
+        // In what it does by itself at the boot.
+        watch = Watch::begin(&world);
+        world.power_on();
+        let delay = part(random, RECOVERY.as_secs_f64());
+        let is_aimed = may_again && random.below(2) == 0;
+        let goes_on = |line: &str| is_aimed && GOES_ON.iter().any(|mark| line.contains(mark));
+        match watch_until(&mut world, &mut watch, goes_on, delay, &[BOOTED], &mut fell) {
+            Until::Cut => {
+                (row.found, row.end) = (format!("it went on: {fell}"), "cut again".into());
+                aim = format!("going on + {:.1} s", delay.as_secs_f64());
+                continue;
             }
-            if STEPS.iter().any(|(_, mark)| line.contains(mark)) || line.contains(END) {
-                fell = line;
+            Until::Said => {}
+            Until::Nothing => {
+                row.die("it does not boot");
+                return rows;
             }
         }
-        if at.is_some_and(|at| Instant::now() >= at) || (at.is_none() && fell.contains(END)) {
-            break;
+        let seen = match world.node().wait_for_boot().and_then(|()| look(&mut world)) {
+            Ok(seen) => seen,
+            Err(silence) => {
+                row.die(&format!("after the boot: {silence}"));
+                return rows;
+            }
+        };
+        row.found = seen.in_words();
+        row.faults.extend(seen.lies());
+        queued.extend(seen.queue.iter().cloned());
+
+        // Later, if there is anything left to do.
+        if may_again && !seen.is_settled() {
+            let delay = part(random, rehearsal.iter().map(|(_, span)| span).sum());
+            watch = begin(&mut world);
+            let starts = |line: &str| line.contains("LAB fetch");
+            if let Until::Cut = watch_until(&mut world, &mut watch, starts, delay, &[END, BOOTED], &mut fell)
+            {
+                row.end = "cut again".into();
+                aim = format!("later + {:.1} s", delay.as_secs_f64());
+                continue;
+            }
         }
-        assert!(Instant::now() < deadline, "the step {step} does not begin");
+        settle(&mut world, row, &mut queued);
+        log.say(&format!("== {}: {:?}", row.end, row.faults));
+        return rows;
     }
-    world.cut_power();
-    let mut row = Row { scenario, aim, fell, found: String::new(), end: String::new(), faults: Vec::new() };
-    recover(&mut world, &mut row);
-    log.say(&format!("== {}: {:?}", row.end, row.faults));
-    row
 }
 
-/// Boots, looks, lets the agent go on until it has ended, and looks again.
-fn recover(world: &mut World, row: &mut Row) {
-    if let Err(silence) = world.boot() {
-        row.end = "dead".into();
-        row.faults.push(format!("the node does not boot: {silence}"));
-        return;
-    }
-    let seen = match look(world) {
-        Ok(seen) => seen,
-        Err(silence) => {
-            row.end = "dead".into();
-            return row.faults.push(format!("the node does not answer: {silence}"));
-        }
-    };
-    row.found = seen.in_words();
-    row.faults.extend(seen.lies());
-
-    let mut last = seen.clone();
+/// In peace: lets the agent go on until it has ended, and judges.
+fn settle(world: &mut World, row: &mut Row, queued: &mut Vec<String>) {
     for _ in 0..RUNS {
+        let seen = match look(world) {
+            Ok(seen) => seen,
+            Err(silence) => return row.die(&format!("it does not answer: {silence}")),
+        };
+        row.faults.extend(seen.lies());
+        queued.extend(seen.queue.iter().cloned());
+        if seen.is_settled() {
+            return judge(world, row, queued, &seen);
+        }
         for verb in ["fetch", "install", "report"] {
             // A node that goes back boots by itself.
             if let Err(silence) = world.step(verb)
-                && (silence == Silence::Off || world.node().wait_for_boot().is_err())
+                && (silence != Silence::Rebooted || world.node().wait_for_boot().is_err())
             {
-                row.end = "dead".into();
-                return row.faults.push(format!("in {verb}: {silence}"));
+                return row.die(&format!("in {verb}: {silence}"));
             }
-        }
-        match look(world) {
-            Ok(now) => last = now,
-            Err(silence) => return row.faults.push(format!("the node does not answer: {silence}")),
-        }
-        row.faults.extend(last.lies());
-        if last.journal.contains("AwaitingReboot") || last.journal.contains("awaitingReboot") {
-            if let Err(silence) = world.node().reboot() {
-                row.end = "dead".into();
-                return row.faults.push(format!("the node does not boot after going back: {silence}"));
-            }
-            continue;
-        }
-        if last.is_settled() {
-            break;
         }
     }
-    judge(world, row, &seen, &last);
+    match look(world) {
+        Ok(last) => judge(world, row, queued, &last),
+        Err(silence) => row.die(&format!("it does not answer: {silence}")),
+    }
 }
 
 /// What is to be seen of a node at one moment.
@@ -312,6 +402,14 @@ struct Seen {
 }
 
 fn look(world: &mut World) -> Result<Seen, Silence> {
+    match look_once(world) {
+        // By itself, to go back.
+        Err(Silence::Rebooted) => world.node().wait_for_boot().and_then(|()| look_once(world)),
+        other => other,
+    }
+}
+
+fn look_once(world: &mut World) -> Result<Seen, Silence> {
     let said = world.node().shell(
         "cat /var/lib/prestage/status.json 2>/dev/null; printf '\\n=====\\n'\n\
          cat /var/lib/prestage/private/journal.json 2>/dev/null; printf '\\n=====\\n'\n\
@@ -409,7 +507,7 @@ impl Seen {
     }
 }
 
-fn judge(world: &World, row: &mut Row, seen: &Seen, last: &Seen) {
+fn judge(world: &World, row: &mut Row, queued: &[String], last: &Seen) {
     let mut fault = |what: String| row.faults.push(what);
     if !last.is_settled() {
         fault(format!("after {RUNS} runs it has not ended: {}", last.in_words()));
@@ -437,7 +535,7 @@ fn judge(world: &World, row: &mut Row, seen: &Seen, last: &Seen) {
         "between".into()
     };
     let accepted: Vec<String> = world.receiver.accepted().iter().map(|r: &Report| r.id.to_string()).collect();
-    for id in seen.queue.iter().filter(|id| !accepted.contains(id)) {
+    for id in queued.iter().filter(|id| !accepted.contains(id)) {
         fault(format!("the report {id} was in the queue after the boot and never came"));
     }
     for why in world.receiver.refused() {
@@ -446,9 +544,14 @@ fn judge(world: &World, row: &mut Row, seen: &Seen, last: &Seen) {
 }
 
 impl Row {
+    fn die(&mut self, why: &str) {
+        self.end = "dead".into();
+        self.faults.push(why.to_owned());
+    }
+
     fn to_json(&self) -> Value {
         json!({
-            "scenario": self.scenario.name(), "aim": self.aim, "fell": self.fell, "found": self.found,
+            "life": self.life, "scenario": self.scenario.name(), "aim": self.aim, "fell": self.fell, "found": self.found,
             "end": self.end, "faults": self.faults,
         })
     }
@@ -459,17 +562,19 @@ fn table_line(number: usize, row: &Value) -> String {
     let faults: Vec<&str> =
         row["faults"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     format!(
-        "| {number} | {} | {} | {} | {} | {} | {} |\n",
+        "| {number} | {} | {} | {} | {} | {} | {} | {} |\n",
+        row["life"],
         field("scenario"),
         field("aim"),
-        short(&field("fell")),
+        field("fell"),
         field("found"),
         field("end"),
         faults.join("; ").replace('|', "/")
     )
 }
 
-/// `transaction 0123: A → B` without the transaction.
+/// `[  12.3] prestage[310]: transaction 0123: A → B` without all that is before the states.
 fn short(line: &str) -> &str {
+    let line = line.split_once("]: ").map_or(line, |(_, said)| said);
     line.split_once(": ").filter(|_| line.contains('→')).map_or(line, |(_, states)| states)
 }

@@ -135,7 +135,7 @@ cat >/etc/timeshift/timeshift.json <<SETTINGS
   "count_daily" : "5",
   "count_hourly" : "6",
   "count_boot" : "5",
-  "exclude" : [],
+  "exclude" : ["/var/lib/prestage/**"],
   "exclude-apps" : []
 }
 SETTINGS"#;

@@ -27,19 +27,24 @@ fn expect(world: &mut World, exit: i32, code: i32, outcome: Outcome, words: &[&s
     vec![format!("exit {code}"), install.message]
 }
 
+/// Fills the file system of a folder, the blocks that are root's alone too, but for so many MiB.
+fn fill(world: &mut World, folder: &str, left: u32) {
+    world.node().sh(&format!(
+        "sync; fallocate -l $(( $(stat -f -c '%f * %S' {folder}) - ({left} << 20) )) {folder}/filler; sync; df {folder}"
+    ));
+}
+
 pub fn full_disk(ready: &Ready, log: &Log) -> Vec<String> {
     let mut world = World::new(ready, Disks::Durable, log);
     world.release(BUNDLE, &good("2.0"));
     assert_eq!(world.step("fetch"), Ok(0));
-    let before = world.files("before");
+    let before = world.stamps("before");
     // The last blocks, those of root too; a little is left, as on a disk that a log fills.
-    world.node().sh(
-        "dd if=/dev/zero of=/var/log/filler bs=1M status=none; truncate -s -2M /var/log/filler; sync; df /",
-    );
+    fill(&mut world, "/var/log", 2);
     let exit = world.step("install").expect("the node stays on");
     let facts = expect(&mut world, exit, 1, Outcome::Deferred, &["space"]);
     world.node().sh("rm /var/log/filler");
-    world.assert_files(&before, "after");
+    world.assert_stamps(&before, "after");
     // Where there is room again it goes through by itself.
     assert_eq!(world.step("install"), Ok(0));
     world.assert_has("2.0");
@@ -50,7 +55,7 @@ pub fn read_only(ready: &Ready, log: &Log) -> Vec<String> {
     let mut world = World::new(ready, Disks::Durable, log);
     world.release(BUNDLE, &good("2.0"));
     assert_eq!(world.step("fetch"), Ok(0));
-    let before = world.files("before");
+    let before = world.stamps("before");
     // As after an error on the disk (errors=remount-ro), whoever has files open for writing.
     world.node().sh("sync; echo u >/proc/sysrq-trigger; sleep 1; ! touch /etc/marker");
     let exit = world.step("install").expect("the node stays on");
@@ -61,7 +66,7 @@ pub fn read_only(ready: &Ready, log: &Log) -> Vec<String> {
     world.cut_power();
     world.boot().expect("the node boots");
     world.assert_has("1.0");
-    world.assert_files(&before, "after");
+    world.assert_stamps(&before, "after");
     assert_eq!(world.step("install"), Ok(0));
     world.assert_has("2.0");
     let line = words.lines().find(|line| line.to_lowercase().contains("read-only")).unwrap_or_default();
@@ -75,9 +80,7 @@ pub fn full_boot(ready: &Ready, log: &Log) -> Vec<String> {
     debs.push(kernel("2.0"));
     world.release(BUNDLE, &debs);
     assert_eq!(world.step("fetch"), Ok(0));
-    world.node().sh(
-        "dd if=/dev/zero of=/boot/filler bs=1M status=none; truncate -s -4M /boot/filler; sync; df /boot",
-    );
+    fill(&mut world, "/boot", 4);
     let before = world.files("before");
     let exit = back_by_boot(&mut world);
     let facts = expect(&mut world, exit, 4, Outcome::InstallFailed, &["space"]);
@@ -91,16 +94,24 @@ pub fn small_pool(ready: &Ready, log: &Log) -> Vec<String> {
     world.release(BUNDLE, &good("2.0"));
     assert_eq!(world.step("fetch"), Ok(0));
     // Somebody else's volume takes most of the pool.
+    // Of each of the pool's chunks a page is written, which takes all of it.
     world.node().sh_within(
-        "lvcreate -y -V 8g -T vg0/pool -n other >/dev/null 2>&1 && \
-         for i in $(seq 0 100 6000); do [ \"$(lvs --noheadings -o data_percent vg0/pool | cut -d. -f1)\" -ge 93 ] && break; \
-         dd if=/dev/zero of=/dev/vg0/other bs=1M seek=$i count=100 oflag=direct status=none; done; lvs vg0",
+        "lvcreate -y -V 8g -T vg0/pool -n other >/dev/null 2>&1
+        read -r size chunk percent <<<\"$(lvs --noheadings --units b --nosuffix -o lv_size,chunk_size,data_percent vg0/pool)\"
+        perl -e 'my ($size, $chunk, $percent) = @ARGV;
+            open(my $f, \"+<\", \"/dev/vg0/other\") or die $!;
+            for my $i (0 .. (93 - $percent) / 100 * $size / $chunk) {
+                sysseek($f, $i * $chunk, 0) or die $!;
+                syswrite($f, \"x\" x 4096) == 4096 or die $!;
+            }
+            close $f or die $!' $size $chunk $percent
+        sync; lvs vg0",
         crate::world::STEP,
     );
-    let before = world.files("before");
+    let before = world.stamps("before");
     let exit = world.step("install").expect("the node stays on");
     let facts = expect(&mut world, exit, 1, Outcome::Deferred, &["pool"]);
-    world.assert_files(&before, "after");
+    world.assert_stamps(&before, "after");
     let volumes = world.node().sh("lvs --noheadings -o lv_name vg0");
     assert!(!volumes.contains("prestage"), "a restore point was left: {volumes}");
     world.node().sh("lvremove -y vg0/other");
@@ -116,10 +127,10 @@ pub fn no_restore_point(ready: &Ready, log: &Log) -> Vec<String> {
     assert_eq!(world.step("fetch"), Ok(0));
     // The real lvcreate, with a volume group that may not be changed.
     world.node().sh("cp -a /etc/lvm/lvm.conf /run/lvm.conf; printf 'global {\\n metadata_read_only = 1\\n}\\n' >/etc/lvm/lvmlocal.conf");
-    let before = world.files("before");
+    let before = world.stamps("before");
     let exit = world.step("install").expect("the node stays on");
     let facts = expect(&mut world, exit, 1, Outcome::Deferred, &["restore point"]);
-    world.assert_files(&before, "after");
+    world.assert_stamps(&before, "after");
     world.node().sh("rm /etc/lvm/lvmlocal.conf");
     assert_eq!(world.step("install"), Ok(0));
     world.assert_has("2.0");
