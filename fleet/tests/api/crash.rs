@@ -77,7 +77,13 @@ fn survives(fleet: &mut Fleet, kill: &mut dyn FnMut(&mut Fleet), up: &mut dyn Fn
     for sent in &sent {
         let all: Vec<Vec<u8>> = sent.all.values().cloned().collect();
         for piece in all.chunks(100) {
-            fleet.send(piece).expect(200);
+            // A database that has just come back may send one away, who comes again.
+            let end = Instant::now() + Duration::from_secs(60);
+            let mut reply = fleet.send(piece);
+            while reply.status == 503 && Instant::now() < end {
+                reply = fleet.send(piece);
+            }
+            reply.expect(200);
         }
     }
     let total: usize = sent.iter().map(|it| it.all.len()).sum();
