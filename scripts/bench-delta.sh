@@ -28,6 +28,7 @@ mounts+=("$node")
 # Every package and every file of a package on the node, each with its digest. usage: node_is FILE
 node_is() {
     {
+        # shellcheck disable=SC2016 # for dpkg-query
         in_node dpkg-query -W -f '${binary:Package} ${Version} ${Status}\n'
         in_node dpkg --audit
         # Folders are in the lists too: nothing is said of them.
