@@ -362,28 +362,24 @@ impl Around<'_> {
         let awaits_boot = account.is_awaiting_boot();
         let (result, is_told) = account.close_told(result);
         let journal = match Journal::open(&path(node))? {
+            Found::Open(journal) if journal.end().is_some() => {
+                if is_told {
+                    transaction::checkpoint(journal.state, "after");
+                    self.restore.points.forget()?;
+                    journal.close()?;
+                }
+                return result;
+            }
             Found::Open(journal) => Some(*journal),
             Found::Nothing | Found::Damaged(_) => None,
         };
-        match journal {
-            Some(journal) if journal.end().is_some() && is_told => {
-                transaction::checkpoint(journal.state, "after");
-                self.restore.points.forget()?;
-                journal.close()?;
-            }
-            // The next run tells it again.
-            Some(journal) if journal.end().is_some() => {}
-            // That a boot is waited for may not have been written.
-            journal if self.may_boot() => {
-                let waits = awaits_boot || journal.as_ref().is_some_and(|j| j.state.step() == Step::Wait);
-                let is_over =
-                    |j: &Journal| j.boot.as_ref().is_some_and(|before| *before != reboot::boot_id(node));
-                let wanted = journal.as_ref().and_then(Journal::reboot);
-                if waits && self.boots_by_itself(wanted) && !journal.as_ref().is_some_and(is_over) {
-                    reboot::boot(node)?;
-                }
-            }
-            _ => {}
+        // That a boot is waited for may not have been written.
+        let waits = awaits_boot || journal.as_ref().is_some_and(|j| j.state.step() == Step::Wait);
+        let before = journal.as_ref().and_then(|j| j.boot.as_ref());
+        let was_booted = before.is_some_and(|before| *before != reboot::boot_id(node));
+        let wanted = journal.as_ref().and_then(Journal::reboot);
+        if waits && !was_booted && self.may_boot() && self.boots_by_itself(wanted) {
+            reboot::boot(node)?;
         }
         result
     }
