@@ -137,6 +137,12 @@ fn furnish(machine: &mut Machine, old: &[PathBuf]) {
              [Install]\nWantedBy=multi-user.target network-online.target\n",
         ),
         (
+            // The condition of the image's unit is looked at before udev has made the port, where a boot is lean.
+            "/etc/systemd/system/lab-shell.service.d/lab.conf",
+            "[Unit]\nConditionPathExists=\n[Service]\n\
+             ExecStartPre=/bin/sh -c 'until [ -e /dev/virtio-ports/lab.shell ]; do sleep 0.2; done'\n",
+        ),
+        (
             "/etc/systemd/system/lab-booted.service",
             "[Unit]\nDescription=The laboratory is told that the boot has come to its end\n\
              After=multi-user.target prestage-recover.service\n\
@@ -149,6 +155,12 @@ fn furnish(machine: &mut Machine, old: &[PathBuf]) {
     machine.sh("systemctl --quiet enable lab-booted lab-network; systemctl restart systemd-journald; \
          ln -s /dev/null /etc/systemd/network/99-default.link; systemctl --quiet disable systemd-networkd systemd-networkd.socket systemd-networkd-wait-online");
     machine.sh(&format!("systemctl --quiet mask {NOT_NEEDED}"));
+    // How each run of the agent ended, whether its unit is still known or not.
+    machine.sh("for unit in fetch install report recover; do
+            mkdir -p /etc/systemd/system/prestage-$unit.service.d
+            printf '[Service]\\nExecStopPost=+/bin/sh -c \"echo $EXIT_STATUS >/run/lab-exit-%%N\"\\n' \\
+                >/etc/systemd/system/prestage-$unit.service.d/lab.conf
+        done");
 }
 
 /// What a till needs at no boot, and an emulated machine takes seconds for.
