@@ -117,7 +117,11 @@ fn whatever_is_due(node: &Node) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let fetched = fetch(node, false);
+    // Of a node that takes what is brought, nobody has brought anything yet: no news.
+    let waits_for_a_stick =
+        node.settings.mirrors.is_empty() && !node.fetched("metadata/timestamp.json").exists();
     let installed = match &fetched {
+        _ if waits_for_a_stick => Ok(()),
         // What could not be trusted or verified stops here; what merely could not be reached does not.
         Err(error) if matches!(error.exit, Exit::Integrity | Exit::Trust) => Ok(()),
         _ => install(node, false),
