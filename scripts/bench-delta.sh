@@ -8,7 +8,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 need_root "bench-delta"
 
-kind=${KIND:-kiosk}
+kind=${KIND:-desktop}
 need_programs bench-delta prestage prestage-build prestage-lab
 root=$("$project/scripts/node-root.sh" "$kind")
 begin bench-delta

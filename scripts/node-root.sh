@@ -2,13 +2,13 @@
 # Makes the root directory of a real node: this machine's distribution as its release was published, without the
 # security and other updates that came since. Made once and kept; prints where. Whoever uses it mounts an overlay over
 # it and leaves it as it is.
-# usage: node-root.sh minimal | booted | kiosk
+# usage: node-root.sh minimal | booted | kiosk | desktop
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 need_root "making a node root"
 
-kind=${1:?usage: node-root.sh minimal | booted | kiosk}
+kind=${1:?usage: node-root.sh minimal | booted | kiosk | desktop}
 mkdir -p "$cache"
 exec 9>"$cache/root-$kind.lock"
 flock 9
@@ -32,7 +32,12 @@ kiosk)
     packages=$(apt-cache --no-all-versions show "${names[@]}" 2>/dev/null |
         sed -n 's/^Package: //p' | sort -u | paste -sd,)
     ;;
-*) die "there is no node root of kind $kind; there are minimal, booted and kiosk" ;;
+desktop)
+    # A kiosk with a kernel, a screen and a browser: for the bench of deltas.
+    variant=minbase
+    packages=linux-image-amd64,systemd-sysv,openssh-server,chromium,xserver-xorg,openbox,lightdm,network-manager,cups,sudo,python3,curl
+    ;;
+*) die "there is no node root of kind $kind; there are minimal, booted, kiosk and desktop" ;;
 esac
 
 # Keyed by everything that decides what is in it. A point release of the distribution makes a new one.
