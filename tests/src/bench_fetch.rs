@@ -21,14 +21,14 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Rounds of what is compared.
 const ROUNDS: usize = 11;
 
-/// Prints the tables.
+/// Prints the tables: all, or one of `caps`, `speed` and `poll`. False, if there is none of that name.
 ///
 /// # Panics
 /// If anything does not end as it should.
-pub fn print() {
-    caps();
-    speed();
-    idle_poll();
+pub fn print(only: Option<&str>) -> bool {
+    let parts: [(&str, fn()); 3] = [("caps", caps), ("speed", speed), ("poll", idle_poll)];
+    let chosen = parts.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
+    chosen.map(|(_, part)| part()).count() > 0
 }
 
 fn world(bytes: usize) -> (World, Nginx) {
@@ -96,7 +96,8 @@ fn speed() {
         let before = nginx.log().len();
         run(&mut world.node.prestage(["fetch"])).expect(0);
         ours.push(fastest(&nginx.log()[before..], extent.length));
-        let out = world.sandbox.path().join("curl.out");
+        // On the file system that the node writes to.
+        let out = world.node.path("/var/tmp/curl.out");
         let before = nginx.log().len();
         let range = format!("{}-{}", extent.offset, extent.offset + extent.length - 1);
         let url = format!("{}{path}", nginx.url());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prestage-lab measure FILE COMMAND...   runs it; writes "seconds cpu-seconds tree-KiB own-KiB" to FILE
-//! prestage-lab bench-fetch               caps, speed and idle polls, as tables
+//! prestage-lab bench-fetch [PART]        caps, speed and idle polls, as tables, or one of them
 //! prestage-lab bench-share               memory of `prestage share` while it serves ten peers
 //! prestage-lab bench-size                the budget of the agent, as a table; 1 if it is exceeded
 //! prestage-lab peer-rows                 the agent's rows of the table beside others
@@ -25,10 +25,8 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
         ["measure", file, program, rest @ ..] => run_measured(file, program, rest),
-        ["bench-fetch"] => {
-            lab::bench_fetch::print();
-            Ok(ExitCode::SUCCESS)
-        }
+        ["bench-fetch"] if lab::bench_fetch::print(None) => Ok(ExitCode::SUCCESS),
+        ["bench-fetch", part] if lab::bench_fetch::print(Some(part)) => Ok(ExitCode::SUCCESS),
         ["bench-share"] => {
             lab::bench_share::print();
             Ok(ExitCode::SUCCESS)
@@ -53,7 +51,7 @@ fn main() -> ExitCode {
         ["tap", upstream] => tap(upstream),
         _ => {
             eprintln!(
-                "usage: prestage-lab measure FILE COMMAND... | bench-fetch | bench-share | bench-size | peer-rows | size-by-crate FILE | receive FOLDER | failure-table [BACKEND...] | kill KILLS [BACKEND...] | demo-fleet FOLDER NODES | tap ADDRESS:PORT"
+                "usage: prestage-lab measure FILE COMMAND... | bench-fetch [caps|speed|poll] | bench-share | bench-size | peer-rows | size-by-crate FILE | receive FOLDER | failure-table [BACKEND...] | kill KILLS [BACKEND...] | demo-fleet FOLDER NODES | tap ADDRESS:PORT"
             );
             return ExitCode::from(64);
         }
