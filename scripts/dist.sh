@@ -72,14 +72,31 @@ foreign_musl() {
 
 # Paths of the build host are no part of the program.
 flags=("--remap-path-prefix=$project=prestage" "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo")
+# What makes the agent small, and the build tool with it. The fleet server is to be fast, and outlives a panic.
+small=() small_tls=()
 # No back trace is ever printed: a panic ends the program with its message. 180 KB.
-flags+=("-Cforce-unwind-tables=no")
+small+=("-Cforce-unwind-tables=no")
 # Machine code that is there more than once is made a function: -Oz as clang does it for other processors.
-flags+=("-Cllvm-args=-enable-machine-outliner=always")
+small+=("-Cllvm-args=-enable-machine-outliner=always" "-Cllvm-args=-machine-outliner-reruns=2")
+# Of SHA-256 for processors without instructions for it, and of SHA-512, the rounds are a loop. 14 KB.
+small+=('--cfg=sha2_backend_soft="compact"')
+# The elliptic curves as ring takes them for 32-bit processors: with small tables, and in C. A handshake takes a fraction
+# of a millisecond more. 190 KB. ring's Rust asks for what the large ones alone have, by a name of its own each; the same is
+# computed by what the small ones have: with more care about time, or without instructions that not every processor has.
+small_c=-DOPENSSL_SMALL
+ring=ring_core_$(sed -n '/^name = "ring"$/{n;s/version = "\(.*\)"/\1/;y/./_/;p}' "$project/Cargo.lock")__
+same() { small_tls+=("-Clink-arg=-Wl,--defsym=$ring$1=$ring$2"); }
+case $target in
+x86_64-*)
+    same p256_point_mul_base_vartime p256_point_mul_base
+    same x25519_scalar_mult_adx x25519_scalar_mult_generic_masked
+    ;;
+aarch64-*) same p256_point_mul_base_vartime p256_point_mul_base ;;
+esac
 # Symbols are kept beside the program, to see where its bytes are.
-export CARGO_PROFILE_RELEASE_STRIP=none
+export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_SERVER_STRIP=none
 export CARGO_TARGET_DIR="$folder" CARGO_INCREMENTAL=0
-arguments=(build --release --locked --target "$target")
+arguments=(build --locked --target "$target")
 compiler=musl-gcc
 
 if have rustup && rustup target list --installed 2>/dev/null | grep -qx "$target"; then
@@ -89,7 +106,7 @@ if have rustup && rustup target list --installed 2>/dev/null | grep -qx "$target
         install_missing "to build for $arch" "gcc-$triple"
         compiler=$triple-gcc
     fi
-    build() { RUSTFLAGS="${flags[*]}" cargo "${arguments[@]}" "$@" >&2; }
+    build() { RUSTFLAGS="${flags[*]} $*" cargo "${arguments[@]}" --profile "$profile" -p "$program" --bin "$program" >&2; }
 else
     # shellcheck disable=SC2046 # three names
     install_missing "to build against musl" musl-tools $(distribution_rust)
@@ -109,21 +126,36 @@ else
     fi
     flags+=("-Clink-self-contained=no" "-Crelocation-model=static" "-Lnative=$native")
     flags+=("--remap-path-prefix=$("$rustc" --print sysroot)=rust" "--remap-path-prefix=/usr/src=rust")
-    # A panic names its file and says its words. Lines and columns would be a constant for each place that could panic,
-    # handed from function to function.
-    flags+=("-Zlocation-detail=file")
+    # A panic says its words. Its place would be a constant for each that there is, handed from function to function.
+    small+=("-Zlocation-detail=none")
+    # What is written for those who debug names a variant, and not what is in it. 40 KB.
+    small+=("-Zfmt-debug=shallow")
     say "building for $target, standard library and all, with $("$rustc" --version)"
     build() {
-        PATH="/usr/bin:/bin" RUSTC="$rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS="${flags[*]}" "$cargo" "${arguments[@]}" \
-            -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size "$@" >&2
+        local std=("-Zbuild-std=std,panic_abort" -Zbuild-std-features=optimize_for_size)
+        [ "$profile" = release ] || std=("-Zbuild-std=std,panic_unwind")
+        PATH="/usr/bin:/bin" RUSTC="$rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS="${flags[*]} $*" "$cargo" "${arguments[@]}" \
+            "${std[@]}" --profile "$profile" -p "$program" --bin "$program" >&2
     }
 fi
 # ring's C and assembler, and the linking.
 key=${target//-/_}
 export "CC_$key=$compiler" "CARGO_TARGET_$(tr '[:lower:]' '[:upper:]' <<<"$key")_LINKER=$compiler"
 for program in "${programs[@]}"; do
-    build -p "$program" --bin "$program"
-    cp "$folder/$target/release/$program" "$output/$program.unstripped"
+    profile=release
+    export "CFLAGS_$key="
+    case $program in
+    prestage)
+        export "CFLAGS_$key=$small_c"
+        build "${small[@]}" "${small_tls[@]}"
+        ;;
+    prestage-fleet)
+        profile=server
+        build
+        ;;
+    *) build "${small[@]}" ;;
+    esac
+    cp "$folder/$target/$profile/$program" "$output/$program.unstripped"
     prefix=$triple-
     [ "$output" != "$folder" ] || prefix=
     "${prefix}strip" --strip-all --remove-section=.comment -o "$output/$program" "$output/$program.unstripped"

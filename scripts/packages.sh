@@ -72,6 +72,7 @@ third_party() {
 tree=$work/prestage-$version
 mkdir -p "$tree/bin"
 cp -a "$project"/{packaging,systemd} "$tree/"
+install -D -m 644 -t "$tree/fleet" "$project/fleet/openapi.yaml"
 cp -a "$project/packaging/debian" "$tree/debian"
 deb_version=$version
 if [ "$revision" != 1 ]; then
@@ -108,7 +109,7 @@ for program in "${programs[@]}"; do
         echo "completions/$program/$program.fish usr/share/fish/vendor_completions.d"
     } >>"$tree/debian/$program.install"
 done
-cp "$project/systemd/prestage.sysusers" "$project/systemd/prestage.tmpfiles" "$tree/debian/"
+cp "$project"/systemd/prestage.{sysusers,tmpfiles} "$project/systemd/prestage-fleet.sysusers" "$tree/debian/"
 (cd "$tree" && debian/rules binary) >"$folder/deb.log" 2>&1 || {
     tail -n 40 "$folder/deb.log" >&2
     die "the DEB packages could not be made"

@@ -13,7 +13,7 @@ use format::container::gzip;
 use format::digest::Sha256;
 use format::envelope::{Answer, Enrollment, NodeInventory, SentStatus};
 use format::inventory::Inventory;
-use format::json::JsonError;
+use format::json::{self, JsonError};
 use format::name::NodeId;
 use format::node_key::NodeKey;
 use format::status::FleetStatus;
@@ -53,7 +53,7 @@ struct Kept {
 impl Kept {
     fn load(node: &Node) -> Kept {
         let bytes = file::read_limited(&node.fetched("fleet.json"), 64 * 1024).ok().flatten();
-        let kept: Option<Kept> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let kept: Option<Kept> = bytes.and_then(|bytes| json::read(&bytes).ok());
         kept.filter(|kept| kept.pace.is_current()).unwrap_or_default()
     }
 
@@ -463,7 +463,7 @@ fn problem(body: &[u8]) -> String {
         detail: Option<String>,
         title: Option<String>,
     }
-    let said: Option<Problem> = serde_json::from_slice(body).ok();
+    let said: Option<Problem> = json::read(body).ok();
     let said = said.and_then(|problem| problem.detail.or(problem.title));
     said.map_or_else(String::new, |text| {
         format!(": {}", one_line(&text).chars().take(SHOWN).collect::<String>())

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use format::json::Json;
 use format::policy::{PatchPolicy, Reboot};
 use host::command::Command;
 
@@ -96,8 +97,8 @@ fn lock(node: &Node, what: &str) -> Result<()> {
 
 /// What the server says: `{"kind": …, "value": …}`.
 fn refusal(status: u16, body: &str) -> String {
-    let answer: serde_json::Value = serde_json::from_slice(body.as_bytes()).unwrap_or_default();
-    let field = |name: &str| answer.get(name).and_then(|v| v.as_str()).map(str::to_owned);
+    let answer = Json::parse(body.as_bytes()).unwrap_or(Json::Null);
+    let field = |name: &str| answer.member(name).and_then(Json::as_str);
     match (field("kind"), field("value")) {
         (Some(kind), Some(value)) => format!("{kind}: {value}"),
         _ => format!("it answered {status}"),

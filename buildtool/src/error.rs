@@ -5,38 +5,8 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::process::ExitCode;
 
-/// What kind of failure it is; decides the exit code and nothing else. Codes as in sysexits(3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The answer is no: thresholds are not met, problems were found. Exit 1.
-    No,
-    /// The command line asks for what cannot be. Exit 64.
-    Usage,
-    /// An input is not what it must be: damaged, unsigned, contradictory. Exit 65.
-    Data,
-    /// Another program or an archive could not do its part. Exit 69.
-    Unavailable,
-    /// Reading or writing failed. Exit 74.
-    Io,
-    /// A configuration file (sources, keys, inventories) is wrong. Exit 78.
-    Config,
-}
-
-impl Kind {
-    /// The process's exit code.
-    pub fn exit_code(self) -> ExitCode {
-        ExitCode::from(match self {
-            Kind::No => 1,
-            Kind::Usage => 64,
-            Kind::Data => 65,
-            Kind::Unavailable => 69,
-            Kind::Io => 74,
-            Kind::Config => 78,
-        })
-    }
-}
+pub use host::exit::Kind;
 
 /// A failure. Displays as `WHAT: WHY: CURE`, the last only where there is one.
 #[derive(Debug)]

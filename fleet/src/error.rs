@@ -1,40 +1,10 @@
 //! The one kind of error of this program at its command line: what failed, why, what to do; and its exit code.
 
 use std::fmt;
-use std::process::ExitCode;
 
 use crate::store::StoreError;
 
-/// What kind of failure it is; codes as in sysexits(3), as everywhere in Prestage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The answer is no. Exit 1.
-    No,
-    /// The command line asks for what cannot be. Exit 64.
-    Usage,
-    /// An input is not what it must be. Exit 65.
-    Data,
-    /// The database or an address is not available. Exit 69.
-    Unavailable,
-    /// Reading or writing failed. Exit 74.
-    Io,
-    /// The configuration is wrong. Exit 78.
-    Config,
-}
-
-impl Kind {
-    /// The process's exit code.
-    pub fn exit_code(self) -> ExitCode {
-        ExitCode::from(match self {
-            Kind::No => 1,
-            Kind::Usage => 64,
-            Kind::Data => 65,
-            Kind::Unavailable => 69,
-            Kind::Io => 74,
-            Kind::Config => 78,
-        })
-    }
-}
+pub use host::exit::Kind;
 
 /// A failure, in one line.
 #[derive(Debug)]

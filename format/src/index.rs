@@ -326,18 +326,26 @@ fn refuse_other_versions(reader: impl Read) -> Result<(), IndexError> {
     )))
 }
 
-/// The fields of an [`Index`] that a node reads.
+/// The fields of an [`Index`] that a node reads, each by way of a tree: one member's at a time is little memory, and the
+/// types of a member are compiled once and not for each kind of reader.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WithoutAdvisories {
     api_version: String,
     kind: String,
+    #[serde(deserialize_with = "json::by_tree")]
     variant: Variant,
+    #[serde(deserialize_with = "json::by_tree")]
     version: BundleVersion,
+    #[serde(deserialize_with = "json::by_tree")]
     cycle: CycleId,
+    #[serde(deserialize_with = "json::by_tree")]
     family: Family,
+    #[serde(deserialize_with = "json::by_tree")]
     created: UnixTime,
+    #[serde(deserialize_with = "json::by_tree")]
     bundle: BundleFile,
+    #[serde(deserialize_with = "json::each_by_tree")]
     members: Vec<Member>,
 }
 

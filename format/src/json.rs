@@ -9,6 +9,7 @@ mod tree;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -62,6 +63,14 @@ impl<'a> Json<'a> {
             Json::Object(members) => {
                 members.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok().map(|at| &members[at].1)
             }
+            _ => None,
+        }
+    }
+
+    /// The text of a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Json::String(text) => Some(text),
             _ => None,
         }
     }
@@ -226,7 +235,8 @@ pub fn pretty<T: serde::Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(value).map(|tight| indented(&tight))
 }
 
-fn indented(tight: &[u8]) -> Vec<u8> {
+/// JSON for people, out of the tight form, such as [`Json::to_text`]'s.
+pub fn indented(tight: &[u8]) -> Vec<u8> {
     let (mut out, mut depth, mut in_string, mut is_escaped) = (Vec::new(), 0, false, false);
     let line = |out: &mut Vec<u8>, depth: usize| {
         out.push(b'\n');
@@ -280,6 +290,47 @@ pub fn refuse_duplicates(reader: impl std::io::Read) -> Result<(), JsonError> {
         .deserialize(&mut deserializer)
         .and_then(|()| deserializer.end())
         .map_err(|e| JsonError(e.to_string()))
+}
+
+/// Reads one field of a document that is walked, by way of its tree: for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// As [`Json::parse`], and what does not fit `T`.
+pub(crate) fn by_tree<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    T::deserialize(Strict.deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// As [`by_tree`], for an array of which no more than one element's tree is in memory.
+///
+/// # Errors
+/// As [`by_tree`].
+pub(crate) fn each_by_tree<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    struct Each<T>(PhantomData<T>);
+
+    impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for Each<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = seq.next_element_seed(Strict)? {
+                items.push(T::deserialize(item).map_err(de::Error::custom)?);
+            }
+            Ok(items)
+        }
+    }
+
+    deserializer.deserialize_seq(Each(PhantomData))
 }
 
 struct Strict;

@@ -18,6 +18,7 @@ pub use log; // for the macro
 pub mod clock; // what time it is, and waiting: one trait, so that tests give the time
 pub mod command; // another program: fixed environment, its output, the end of its stderr in the error
 pub mod dialogue; // another program that is asked one thing, within a time, and may ask the operator
+pub mod exit; // exit codes of the programs of the centre
 pub mod file; // replaced files, locks, free space
 pub mod inhibit; // nobody powers the machine off meanwhile
 pub mod isolation; // an empty network namespace, and another root directory, for one child process

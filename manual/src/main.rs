@@ -1,5 +1,6 @@
-//! Manual pages and shell completions, from what the programs say of themselves (`agent::help`, the build tool's command
-//! line) and, for files, from the files: the shipped agent.toml. What is longer than a help text stands in `manual/*.roff`.
+//! Manual pages and shell completions, from what the programs say of themselves (`agent::help`, the command lines of build
+//! tool and fleet server) and, for files, from the files as they are shipped. What is longer than a help text stands in
+//! `manual/*.roff`.
 //!
 //! usage: prestage-manual DIR — writes DIR/man/*.{1,5,8} and DIR/completions/*
 
@@ -35,14 +36,17 @@ fn write_all(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
     let agent = agent();
-    let build = buildtool::command();
+    let (build, fleet) = (buildtool::command(), fleet::cli::command());
     fs::write(man.join("prestage.8"), agent_page(&agent)?)?;
     for verb in agent.get_subcommands() {
         fs::write(man.join(format!("prestage-{}.8", verb.get_name())), verb_page(verb)?)?;
     }
-    fs::write(man.join("agent.toml.5"), configuration_page())?;
+    for file in FILES_OF_CONFIGURATION {
+        fs::write(man.join(format!("{}.5", file.page)), file.page())?;
+    }
     pages_of(&build, "prestage-build", &man)?;
-    for mut command in [agent, build] {
+    pages_of(&fleet, "prestage-fleet", &man)?;
+    for mut command in [agent, build, fleet] {
         let name = command.get_name().to_owned();
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let file = clap_complete::generate_to(shell, &mut command, &name, &completions)?;
@@ -165,31 +169,58 @@ fn exit_status(page: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// agent.toml(5): the shipped file, which explains every key.
-fn configuration_page() -> String {
-    let shipped = include_str!("../../packaging/config/agent.toml");
-    let lines: String = shipped.lines().map(|line| format!("{}\n", escape(line))).collect();
-    format!(
-        ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n.TH agent.toml 5 \"\" \"prestage {}\"\n.SH NAME\nagent.toml \\- configuration of \
-         the Prestage agent\n.SH SYNOPSIS\n/etc/prestage/agent.toml, and drop\\-ins\n.SH DESCRIPTION\nThe file as it is \
-         shipped has every key, with its default.\n.BR prestage-config (8)\nchecks it and shows what \
-         counts.\n.PP\n.nf\n{lines}.fi\n.SH SEE ALSO\n.BR prestage (8)\n",
-        env!("CARGO_PKG_VERSION")
-    )
+/// A file of configuration, whose page is the file as it is shipped, which explains every key.
+struct Configuration {
+    /// The page's name, under which the file is found by whoever looks for a program's pages.
+    page: &'static str,
+    path: &'static str,
+    of: &'static str,
+    checked_by: &'static str,
+    program: (&'static str, u8),
+    shipped: &'static str,
 }
 
-/// The pages of a command and all that are below it.
-fn pages_of(command: &Command, name: &str, folder: &Path) -> io::Result<()> {
-    let named = command
-        .clone()
-        .name(&*name.to_owned().leak())
-        .display_name(name.to_owned())
-        .bin_name(name.replace("build-", "build "));
+const FILES_OF_CONFIGURATION: [Configuration; 2] = [
+    Configuration {
+        page: "agent.toml",
+        path: "/etc/prestage/agent.toml, and drop\\-ins",
+        of: "the Prestage agent",
+        checked_by: ".BR prestage-config (8)\nchecks it and shows what counts.",
+        program: ("prestage", 8),
+        shipped: include_str!("../../packaging/config/agent.toml"),
+    },
+    Configuration {
+        page: "prestage-fleet.toml",
+        path: "/etc/prestage/fleet.toml",
+        of: "the Prestage fleet server",
+        checked_by: ".B prestage-fleet config check\nsays what is wrong with it, and\n.B prestage-fleet config show\nwhat counts.",
+        program: ("prestage-fleet", 1),
+        shipped: include_str!("../../packaging/config/fleet.toml"),
+    },
+];
+
+impl Configuration {
+    fn page(&self) -> String {
+        let Configuration { page, path, of, checked_by, program: (program, section), shipped } = self;
+        let lines: String = shipped.lines().map(|line| format!("{}\n", escape(line))).collect();
+        let version = env!("CARGO_PKG_VERSION");
+        format!(
+            ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n.TH {page} 5 \"\" \"prestage {version}\"\n.SH NAME\n{page} \\- \
+             configuration of {of}\n.SH SYNOPSIS\n{path}\n.SH DESCRIPTION\nThe file as it is shipped has every key, with \
+             its default.\n{checked_by}\n.PP\n.nf\n{lines}.fi\n.SH SEE ALSO\n.BR {program} ({section})\n"
+        )
+    }
+}
+
+/// The pages of a program's command line: one for it, and one for each verb and all that are below it.
+fn pages_of(command: &Command, words: &str, folder: &Path) -> io::Result<()> {
+    let name: &'static str = words.replace(' ', "-").leak();
+    let named = command.clone().name(name).display_name(name).bin_name(words);
     let mut page = Vec::new();
-    man(named.clone(), "1").render(&mut page)?;
+    man(named, "1").render(&mut page)?;
     fs::write(folder.join(format!("{name}.1")), page)?;
     for below in command.get_subcommands().filter(|c| c.get_name() != "help") {
-        pages_of(below, &format!("{name}-{}", below.get_name()), folder)?;
+        pages_of(below, &format!("{words} {}", below.get_name()), folder)?;
     }
     Ok(())
 }

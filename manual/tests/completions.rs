@@ -41,6 +41,7 @@ fn bash_offers_the_verbs_and_their_options_and_nothing_else() {
         (&["prestage", "config", "s"], &["show"]),
         (&["prestage-build", "pub"], &["publish"]),
         (&["prestage-build", "publish", "--timestamp-k"], &["--timestamp-key"]),
+        (&["prestage-fleet", "ser"], &["serve"]),
     ] {
         let offered = offered(&completions, words);
         for word in expected {

@@ -120,7 +120,7 @@ impl Client {
         if needs_tls {
             config = config.tls_config(
                 TlsConfig::builder()
-                    .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                    .unversioned_rustls_crypto_provider(Arc::new(super::tls::provider()))
                     .root_certs(RootCerts::new_with_certs(&certificates(ca_file, root)?))
                     .client_cert(client_certificate(settings, root)?)
                     .build(),

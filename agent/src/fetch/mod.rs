@@ -16,6 +16,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod tls;
 mod transport;
 mod tries;
 mod writer;

@@ -13,6 +13,7 @@
 
 use std::path::PathBuf;
 
+use format::json::Json;
 use host::command::{Command, CommandError};
 
 use super::{Mounts, RestorePoint, RestorePoints, Restored, not_made, not_restored};
@@ -62,8 +63,8 @@ pub(super) fn detect(
 
 /// The UUID of the device that its configuration names.
 fn parse(text: &str) -> std::result::Result<String, String> {
-    let value: serde_json::Value = serde_json::from_slice(text.as_bytes()).map_err(|e| e.to_string())?;
-    let field = |name: &str| value.get(name).and_then(|v| v.as_str()).unwrap_or_default();
+    let value = Json::parse(text.as_bytes()).map_err(|e| e.to_string())?;
+    let field = |name: &str| value.member(name).and_then(Json::as_str).unwrap_or_default();
     if field("btrfs_mode") == "true" {
         return Err("it is in btrfs mode; the kind btrfs does the same".to_owned());
     }
@@ -75,13 +76,15 @@ fn parse(text: &str) -> std::result::Result<String, String> {
 
 /// The configuration with `patterns` among what it excludes; none if they are there.
 fn with_excluded(text: &str, patterns: &[String]) -> std::result::Result<Option<String>, String> {
-    let mut value: serde_json::Value = serde_json::from_slice(text.as_bytes()).map_err(|e| e.to_string())?;
-    let fields = value.as_object_mut().ok_or("it is no JSON object")?;
-    let list = fields.entry("exclude").or_insert_with(|| serde_json::Value::Array(Vec::new()));
-    let list = list.as_array_mut().ok_or("exclude is no list")?;
+    let mut value = Json::parse(text.as_bytes()).map_err(|e| e.to_string())?;
+    let mut list = match value.take("exclude") {
+        Some(Json::Array(list)) => list,
+        None => Vec::new(),
+        Some(_) => return Err("exclude is no list".to_owned()),
+    };
     let before = list.len();
     for pattern in patterns {
-        let pattern = serde_json::Value::from(pattern.as_str());
+        let pattern = Json::String(pattern.as_str().into());
         if !list.contains(&pattern) {
             list.push(pattern);
         }
@@ -89,7 +92,8 @@ fn with_excluded(text: &str, patterns: &[String]) -> std::result::Result<Option<
     if list.len() == before {
         return Ok(None);
     }
-    let mut text = format::json::pretty(&value).map_err(|e| e.to_string())?;
+    value.insert("exclude", Json::Array(list)).map_err(|e| e.to_string())?;
+    let mut text = format::json::indented(&value.to_text());
     text.push(b'\n');
     String::from_utf8(text).map(Some).map_err(|e| e.to_string())
 }
