@@ -11,8 +11,8 @@ use std::time::SystemTime;
 use format::trust::MAX_TIMESTAMP;
 
 use crate::error::{Error, Exit, Result};
+use crate::fetch::open_export;
 use crate::fetch::{Transport, read_all};
-use crate::run::open_export;
 
 /// How deep a push is looked through for temporary files, in folders: an export is no deeper.
 const DEPTH: u32 = 6;

@@ -7,6 +7,7 @@ mod account; // what a step was about and how it ended, into status and report
 mod aside; // who served wrong bytes, put aside for a while
 pub mod backoff; // when to come again after a failure: pure
 mod bundle; // the index of an offered bundle, verified and for this node
+mod by_hand; // what a person asks for and no timer does
 mod cli; // what was typed, one struct for each verb
 mod config; // agent.toml and drop-ins: as typed → merged → valid
 mod decide; // which bundle, and whether now: pure
@@ -48,6 +49,7 @@ mod test_clock; // a clock that moves only when somebody sleeps
 mod transaction; // the install as a state machine
 mod transfer; // what surrounds the fetching of one step: rule, watchers, order of mirrors
 mod verify; // an export or repository, checked to the last byte
+mod window; // when an install may begin, and whether it fits
 
 #[cfg(fuzzing)]
 pub mod fuzzing; // the readers below, for fuzz/

@@ -6,28 +6,26 @@ use std::path::Path;
 
 use format::digest::Sha256;
 use format::index::Member;
-use format::name::{BundleVersion, TargetPath};
+use format::name::TargetPath;
 use format::policy::PatchPolicy;
 use format::report::{Outcome, Step};
 use format::rollout::RolloutPlan;
 use format::status::{DeltaStatus, QuarantineEnd, Quarantined, RolloutStatus, State as NodeState};
-use format::time::UnixTime;
 use format::trust::TrustedMetadataSet;
 use host::file;
 
 use crate::account::Account;
 use crate::bundle::{check_index, copy_index, read_index};
 use crate::cli::{Carried, Options, Verb};
-use crate::config;
 use crate::decide::{self, Decision, Hold, Offer, Place};
 use crate::error::{Error, Exit, Result};
-use crate::fetch::{Archive, Folder, Transport};
+use crate::fetch::{Transport, open_export};
 use crate::incoming::Push;
 use crate::node::Node;
 use crate::pace::Keeper;
 use crate::plan::Plan;
 use crate::policy::Rule;
-use crate::quarantine::{self, Quarantine, Release, is_unverified};
+use crate::quarantine::{self, Quarantine, is_unverified};
 use crate::recover::{self, Around, Left};
 use crate::refresh::{Keep, KeptMetadata, refresh};
 use crate::report::Said;
@@ -39,13 +37,12 @@ use crate::store::Store;
 use crate::transaction::health;
 use crate::transaction::health::HealthCheck;
 use crate::transaction::journal::{Intent, Journal};
-use crate::transaction::pace;
 use crate::transaction::state::{Cause, Event, State};
 use crate::{
-    delta, doctor, enroll, fleet, heal, incoming, key, plan, policy, print, queue, reboot, report, share,
-    space, status, transfer, verify,
+    by_hand, delta, doctor, enroll, fleet, heal, incoming, key, plan, policy, print, reboot, report, share,
+    space, status, transfer, verify, window,
 };
-use host::schedule::{self, Gate, Hours};
+use host::schedule::{self, Gate};
 
 /// Runs one verb.
 ///
@@ -57,7 +54,7 @@ pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     if let Verb::Config { show } = verb {
-        return look_at_configuration(options, *show);
+        return by_hand::look_at_configuration(options, *show);
     }
     if let Verb::Enroll(enrol) = verb {
         print(&enroll::enroll(options, enrol)?);
@@ -73,38 +70,18 @@ pub fn run(options: &Options, verb: &Verb) -> Result<Exit> {
         Verb::Import { path, everything } => import(&node, path.as_deref(), *everything).map(|()| Exit::Done),
         Verb::Share { listen } => share::serve(&node, *listen).map(|()| Exit::Done),
         Verb::Verify { path } => verify::verify(&node, path).map(|text| print(&text)).map(|()| Exit::Done),
-        Verb::Release { version } => release(&node, version).map(|()| Exit::Done),
+        Verb::Release { version } => by_hand::release(&node, version).map(|()| Exit::Done),
         Verb::Report { now, carried: Carried::No } => send_reports(&node, *now).map(|()| Exit::Done),
-        Verb::Report { carried, .. } => carry_reports(&node, carried).map(|()| Exit::Done),
+        Verb::Report { carried, .. } => by_hand::carry_reports(&node, carried).map(|()| Exit::Done),
         Verb::Status { check: true, .. } => {
             let (exit, line) = status::check(&status::load(&node), node.now());
             print(&line);
             Ok(exit)
         }
-        Verb::Status { json, .. } => show_status(&node, *json).map(|()| Exit::Done),
+        Verb::Status { json, .. } => by_hand::show_status(&node, *json).map(|()| Exit::Done),
         // Done above, where no node is needed.
         Verb::Doctor | Verb::Config { .. } | Verb::Enroll(_) => Ok(Exit::Done),
     }
-}
-
-/// `config`: say what is wrong, or what counts.
-fn look_at_configuration(options: &Options, show: bool) -> Result<Exit> {
-    let root = options.root.as_deref().unwrap_or(Path::new("/"));
-    let file = options.config.as_deref();
-    if show {
-        print(&config::show(root, file)?);
-        return Ok(Exit::Done);
-    }
-    let mut errors = match config::check(root, file) {
-        Ok(files) => {
-            files.iter().for_each(|file| print(&format!("ok  {}\n", file.display())));
-            return Ok(Exit::Done);
-        }
-        Err(errors) => errors.into_iter(),
-    };
-    let last = errors.next_back();
-    errors.for_each(|error| eprintln!("error: {error}"));
-    last.map_or(Ok(Exit::Done), Err)
 }
 
 /// `run`: fetch, then install if the window is open, then report. The first failure is the exit code, but an install
@@ -190,15 +167,6 @@ fn import(node: &Node, path: Option<&Path>, everything: bool) -> Result<()> {
 fn known_version(node: &Node) -> u64 {
     let kept = KeptMetadata::new(&node.fetched("metadata"));
     incoming::version_of(&kept).unwrap_or(0)
-}
-
-/// An export: a folder, or one tar file.
-pub fn open_export(path: &Path) -> Result<Box<dyn Transport>> {
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => Ok(Box::new(Folder::new(path))),
-        Ok(_) => Ok(Box::new(Archive::open(path)?)),
-        Err(e) => Err(Error::file(path, &e)),
-    }
 }
 
 /// The fetch step: does it, and accounts for it. What comes on a stick comes when it is there: without a keeper.
@@ -290,7 +258,8 @@ fn refresh_plan_fetch_stage(
     let rule = policy::read(&set, &policies, &node.settings.labels)?;
     policy::fetch_plan(&set, &small.fetcher(mirrors, &policies), &rule)?;
     let transfer = rule.policy().and_then(|p| p.transfer.clone()).unwrap_or_default();
-    let hours = transfer.schedule.as_ref().map(|schedule| hours_of(node, &rule, schedule)).transpose()?;
+    let hours =
+        transfer.schedule.as_ref().map(|schedule| window::hours_of(node, &rule, schedule)).transpose()?;
     account.status().policy = rule.policy().map(PatchPolicy::id);
     // The bundle is fetched whatever batch the node is in; only its install waits.
     let (held, standing) = rolled_out(node, &rule, policy::plan(&set, &policies, &rule)?.as_ref());
@@ -411,7 +380,7 @@ fn install(node: &Node, now: bool) -> Result<()> {
     let mut account = Account::open(node, Step::Install);
     let mut refused = Quarantine::open(node.private("refused.json"), Step::Install)?;
     let restore = restore::find(node);
-    let around = Around { node, restore: &restore, gate: boot_gate(node), now };
+    let around = Around { node, restore: &restore, gate: window::own(node), now };
     let result = match recover::left_over(node, &restore)? {
         Left::Open(journal) => around.go_on(*journal, &mut account),
         Left::Damaged(what) => Err(damaged(what, &mut account)),
@@ -435,7 +404,7 @@ fn recover(node: &Node) -> Result<()> {
     }
     let mut account = Account::open(node, Step::Install);
     let mut refused = Quarantine::open(node.private("refused.json"), Step::Install)?;
-    let around = Around { node, restore: &restore, gate: boot_gate(node), now: false };
+    let around = Around { node, restore: &restore, gate: window::own(node), now: false };
     let result = match left {
         Left::Open(journal) => around.go_on(*journal, &mut account),
         Left::Damaged(what) => Err(damaged(what, &mut account)),
@@ -451,7 +420,7 @@ fn rollback(node: &Node, now: bool) -> Result<()> {
     let mut account = Account::open(node, Step::Install);
     let mut refused = Quarantine::open(node.private("refused.json"), Step::Install)?;
     let restore = restore::find(node);
-    let around = Around { node, restore: &restore, gate: boot_gate(node), now };
+    let around = Around { node, restore: &restore, gate: window::own(node), now };
     let result = match recover::left_over(node, &restore)? {
         Left::Open(mut journal) if journal.state == State::Rebooting => {
             journal.message = Some("somebody on the node has asked for it".into());
@@ -502,12 +471,7 @@ fn is_install_due(node: &Node, now: bool) -> bool {
     let staged = std::fs::read_dir(node.fetched("staged")).into_iter().flatten().flatten();
     let is_new =
         staged.map(|e| e.file_name().to_string_lossy().into_owned()).any(|name| !done.contains(&name));
-    is_new && (now || matches!(boot_gate(node), Gate::Open { .. }))
-}
-
-/// The node's own window.
-fn boot_gate(node: &Node) -> Gate {
-    schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now())
+    is_new && (now || matches!(window::own(node), Gate::Open { .. }))
 }
 
 /// A journal that could not be read: what it was about is not known any more, and that is told.
@@ -576,7 +540,7 @@ fn verify_and_install(
         if let Err(Hold::Stopped(why)) = held {
             return Err(Error::deferred(why));
         }
-        within_window(node, &wanted, &rule, now)?;
+        window::open_until(node, &wanted, &rule, now)?;
         let why = format!("the policy has gone back to bundle {}", wanted.bundle.version);
         return around.undo(last, Cause::Policy, why, account);
     }
@@ -592,7 +556,7 @@ fn verify_and_install(
         Err(Hold::Wait(why)) if !now => return Err(Error::deferred(why)),
         Err(Hold::Wait(_)) | Ok(()) => {}
     }
-    let window_ends = within_window(node, offer, &rule, now)?;
+    let window_ends = window::open_until(node, offer, &rule, now)?;
 
     let (mut repo, mut plan) =
         verify_staged(node, &set, offer, &rule, Some(account)).inspect_err(|error| {
@@ -614,7 +578,7 @@ fn verify_and_install(
     }
 
     // Check the node before it is touched, write down where it stands, and begin.
-    fits(node, window_ends, plan.changes.len() as u64, now)?;
+    window::fits(node, window_ends, plan.changes.len() as u64, now)?;
     around.restore.check(node, plan.disk_bytes)?;
     let mut health = HealthCheck::of(node, rule.policy());
     health::baseline(node, &mut health, offer.bundle.version.as_str())?;
@@ -644,26 +608,6 @@ fn verify_and_install(
         }
     })?;
     around.transact(Some(repo), before, journal, account)
-}
-
-/// Whether what earlier installs took here fits into what is left of the window. A person does not wait.
-fn fits(node: &Node, window_ends: Option<UnixTime>, packages: u64, now: bool) -> Result<()> {
-    let Some(end) = window_ends.filter(|_| !now) else { return Ok(()) };
-    let takes = pace::estimate(&pace::load(&node.private("runs.json")), packages);
-    let left = u64::try_from(end.since(node.now())).unwrap_or(0);
-    if takes <= left {
-        return Ok(());
-    }
-    let what = format!(
-        "{packages} packages take about {} min here, and the maintenance window closes in {} min, at {end}",
-        takes.div_ceil(60),
-        left / 60
-    );
-    Err(Error::new(
-        Exit::Deferred,
-        what,
-        "it is begun in the next window that is long enough; widen it if none is",
-    ))
 }
 
 /// Copies what is staged to where only root can write, verifying every byte on the way, and plans anew from that. The
@@ -730,7 +674,7 @@ fn nothing_is_staged(
     }
     if !packages.audit()?.is_empty() {
         not_refused(node, wanted, now, refused)?;
-        within_window(node, wanted, rule, now)?;
+        window::open_until(node, wanted, rule, now)?;
         packages.repair()?;
         account.healed("interrupted-packages");
     }
@@ -778,64 +722,9 @@ fn not_refused(node: &Node, offer: &Offer, now: bool, refused: &Quarantine) -> R
     }
 }
 
-/// The maintenance window: the node's own and, where its policy has one, that as well. When it closes.
-fn within_window(node: &Node, offer: &Offer, rule: &Rule, now: bool) -> Result<Option<UnixTime>> {
-    let own = schedule::gate(node.settings.windows.as_deref(), &node.zone(), node.now());
-    let by_policy = rule.policy().and_then(|policy| policy.schedule.as_ref());
-    let by_policy = by_policy.map(|schedule| hours_of(node, rule, schedule)).transpose()?;
-    let gate = by_policy.map_or(own, |hours| schedule::both(own, hours.gate(node.now())));
-    match gate {
-        Gate::Closed { until } if !now => Err(Error::new(
-            Exit::Deferred,
-            format!(
-                "bundle {} is staged; the next maintenance window opens at {until}",
-                offer.bundle.version
-            ),
-            "",
-        )),
-        Gate::Closed { .. } => Ok(None),
-        Gate::Open { until } => Ok(until),
-    }
-}
-
-/// A schedule of the node's policy, as hours of this node.
-fn hours_of(node: &Node, rule: &Rule, schedule: &format::policy::Schedule) -> Result<Hours> {
-    Hours::resolve(schedule, &node.zone()).map_err(|e| {
-        let policy = rule.policy().map(PatchPolicy::id).unwrap_or_default();
-        let what = format!("policy {policy}: {e}");
-        Error::deferred(what)
-    })
-}
-
 /// The targets that every role which has something to say to this node covers.
 fn probes(node: &Node) -> [String; 2] {
     [decide::probe(&node.variant), policy::PROBE.to_owned()]
-}
-
-/// `release`: have a bundle again that this node refuses.
-fn release(node: &Node, version: &BundleVersion) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::new(Exit::Io, "a release needs root", "run it as root"));
-    }
-    node.make_folders()?;
-    node.make_private_folder()?;
-    let _lock = node.lock()?;
-    // By whoever is here, and now: everything that was refused until this moment.
-    let releases = [Release { version: version.clone(), before: UnixTime(i64::MAX) }];
-    let lists =
-        [(node.fetched("quarantine.json"), Step::Fetch), (node.private("refused.json"), Step::Install)];
-    let mut status = status::load(node);
-    let mut released = 0;
-    for (path, step) in lists {
-        released += Quarantine::open(path, step)?.release(&releases)?.len();
-    }
-    status.status.quarantine.retain(|q| q.bundle.version != *version);
-    status::save(node, &mut status)?;
-    print(&match released {
-        0 => format!("bundle {version} is not refused here\n"),
-        _ => format!("bundle {version} is released; the next `prestage run` tries it again\n"),
-    });
-    Ok(())
 }
 
 /// `report`: send what waits, if it is this node's time; `now`: whatever the time.
@@ -850,40 +739,6 @@ fn send_reports(node: &Node, now: bool) -> Result<()> {
     let sent = sent?;
     if sent > 0 {
         log::info!("{sent} reports were accepted by the centre");
-    }
-    Ok(())
-}
-
-/// `report --export` and `--import`: what waits goes to the centre on a stick, and its answer comes back on one.
-fn carry_reports(node: &Node, carried: &Carried) -> Result<()> {
-    match carried {
-        Carried::Out(path) => {
-            let reports = fleet::export(node, path)?;
-            print(&format!(
-                "{}: this node's status and {reports} reports, which stay here until their receipt is imported\n",
-                path.display()
-            ));
-        }
-        Carried::Back(path) => {
-            let accepted = fleet::import(node, path)?;
-            status::save(node, &mut status::load(node))?;
-            let left = queue::files(node).len();
-            print(&format!("{accepted} reports were accepted by the centre; {left} wait\n"));
-        }
-        Carried::No => {}
-    }
-    Ok(())
-}
-
-/// `status`.
-fn show_status(node: &Node, json: bool) -> Result<()> {
-    let status = status::load(node);
-    if json {
-        let text = format::json::pretty(&status).map_err(|e| Error::io("status", &e.into()))?;
-        print(&String::from_utf8_lossy(&text));
-        print("\n");
-    } else {
-        print(&status::text(node, &status)?);
     }
     Ok(())
 }

@@ -12,12 +12,12 @@ use format::index::Index;
 use crate::bundle::read_index;
 use crate::decide;
 use crate::error::{Error, Exit, Result};
+use crate::fetch::open_export;
 use crate::fetch::{Fetcher, Range, Throttle, Transport, TransportError};
 use crate::node::Node;
 use crate::policy;
 use crate::progress::Progress;
 use crate::refresh::{Keep, refresh};
-use crate::run::open_export;
 use crate::store::Store;
 
 /// Read at once.

@@ -12,6 +12,18 @@ use format::export::{self, Place};
 use super::transport::{Range, Transport, TransportError};
 use crate::error::{Error, Exit, Result};
 
+/// An export: a folder, or one tar file.
+///
+/// # Errors
+/// If it cannot be read, or is neither.
+pub fn open_export(path: &Path) -> Result<Box<dyn Transport>> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(Box::new(Folder::new(path))),
+        Ok(_) => Ok(Box::new(Archive::open(path)?)),
+        Err(e) => Err(Error::file(path, &e)),
+    }
+}
+
 /// A folder with the layout of a repository.
 pub struct Folder {
     path: PathBuf,

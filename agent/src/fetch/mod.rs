@@ -33,7 +33,7 @@ use host::clock::Clock;
 pub use background::Background;
 pub use bucket::Bucket;
 pub use http::{Client, HttpMirror, Reply, authorization};
-pub use local::{Archive, Folder};
+pub use local::{Folder, open_export};
 pub use origin::origin;
 pub use rule::Rule;
 pub use throttle::{Flow, Throttle};
