@@ -38,6 +38,22 @@ node_is() {
     [ -s "$1" ] || fail "nothing is on the node"
 }
 
+# Gets every package that is on the root, in its version, that is not in the cache yet.
+bases_of_the_root() {
+    local apt name version file
+    # shellcheck disable=SC2016 # for dpkg-query
+    while read -r name version; do
+        file=${name%:*}_${version//:/%3a}_${name#*:}.deb
+        [ -e "$cache/debs/$file" ] || echo "$name=$version"
+    done < <(chroot "$root" dpkg-query -W -f '${Package}:${Architecture} ${Version}\n') | sed 's/:all=/=/' >"$work/bases"
+    [ -s "$work/bases" ] || return 0
+    mkdir -p "$work/apt/lists/partial"
+    apt=(apt-get -q -o "Dir::Etc::sourcelist=$archive/updates.list" -o Dir::Etc::sourceparts=/dev/null
+        -o "Dir::State::lists=$work/apt/lists" -o "Dir::Cache=$work/apt" -o APT::Sandbox::User=root)
+    "${apt[@]}" update >&2
+    (cd "$cache/debs" && xargs -a "$work/bases" "${apt[@]}" download >&2)
+}
+
 # Fetches and installs on a fresh node, and says what went over the wire in $received. usage: patch NAME
 patch() {
     local before
@@ -61,7 +77,8 @@ variant=$(. "$root/etc/os-release" && echo "$ID-$VERSION_ID-$(chroot "$root" dpk
 new_centre
 step "collect" "$build" collect apt --variant "$variant" --sources "$archive/updates.list" "${keyrings[@]}" \
     --inventory "$root/var/lib/dpkg/status" --output "$work/collected" --cache "$cache/bench-delta"
-# What the root was made of is kept beside it.
+# What the root was made of is kept beside it, but for what its bootstrap has thrown away.
+bases_of_the_root
 bundle_more=(--bases "$cache/debs" --inventory "$root/var/lib/dpkg/status" --explain)
 publish_and_serve
 cat "$work/bundle.out" >&2

@@ -1,6 +1,7 @@
 //! The background mode on a real line: what somebody else takes is his, and what he leaves is used.
 
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use lab::debs::Deb;
 use lab::line::{CENTRE, Line};
@@ -44,8 +45,14 @@ impl Store {
     fn foreground(&self) -> f64 {
         let begun = Instant::now();
         let url = format!("{}foreground", self.nginx.url_at(CENTRE));
-        self.line.node.within(|| succeed(command("curl").args(["-sSf", "-o", "/dev/null", &url])));
+        let _ = std::fs::remove_file(self.theirs());
+        self.line.node.within(|| succeed(command("curl").args(["-sSf", "-o"]).arg(self.theirs()).arg(&url)));
         begun.elapsed().as_secs_f64()
+    }
+
+    /// Where his bytes go.
+    fn theirs(&self) -> PathBuf {
+        self.world.sandbox.path().join("theirs")
     }
 
     fn fetch(&self) -> Running {
@@ -106,7 +113,8 @@ fn somebody_else_has_the_line_and_what_he_leaves_is_used() {
     // The agent comes while somebody is at it: what it knows of the line is from the runs before.
     std::thread::scope(|scope| {
         let foreground = scope.spawn(|| store.foreground());
-        std::thread::sleep(Duration::from_millis(700));
+        let theirs = || std::fs::metadata(store.theirs()).map_or(0, |meta| meta.len());
+        until("somebody is at it", PATIENCE, || theirs() >= 500_000);
         let agent = store.fetch();
         let meanwhile = foreground.join().expect("curl");
         eprintln!("the agent comes: {meanwhile:.1} s, alone {alone:.1} s");

@@ -20,6 +20,7 @@ use crate::node::Node;
 use crate::repository::{Archive, Centre};
 use crate::sandbox::{Output, Running, Sandbox, command, program, run, succeed};
 use crate::server::Server;
+use crate::wait::until;
 
 /// What all nodes have in the beginning, and what is good; and what is not.
 const GOOD: &str = "20261105-41";
@@ -36,6 +37,9 @@ const AT_A_TIME: usize = 3;
 
 /// Whatever is waited for comes within this, or never.
 const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// What the server is given to answer.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The fleet, its centre and everything around.
 struct Fleet {
@@ -176,7 +180,7 @@ impl Fleet {
             _sandbox: sandbox,
         };
         fleet.git(&["init", "--quiet", "--initial-branch=main"]);
-        wait_for("the server answers", || fleet.get("/api/v1/summary")["total"] == 0);
+        until("the server answers", MINUTE, || fleet.get("/api/v1/summary")["total"] == 0);
         fleet.furnish(count, &enrol_file)
     }
 
@@ -326,7 +330,7 @@ impl Fleet {
     /// The dashboard as an operator sees it now.
     fn picture(&mut self, stage: &str, routes: &[&str]) {
         // The server reads the repository once a second.
-        wait_for("the server shows the rollout", || self.rollout().is_object());
+        until("the server shows the rollout", MINUTE, || self.rollout().is_object());
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo-fleet/pictures.py");
         let mut pictures = command("/usr/bin/python3");
         pictures.arg(script).args([&self.url, &self.token]).arg(&self.pictures);
@@ -406,14 +410,6 @@ fn command_of_fleet(config: &Path, args: &[&str]) -> Command {
 
 fn last_word(text: &str) -> String {
     text.split_whitespace().last().unwrap_or_default().to_owned()
-}
-
-fn wait_for(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < end, "not within a minute: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 impl Drop for Fleet {
