@@ -187,8 +187,11 @@ fn an_agent_killed_before_and_after_every_act_on_the_way_back_comes_back() {
         ("Finished", "after"),
     ] {
         let told = outcomes(&world).len();
-        if matches!(state, "RollingBack" | "AwaitingReboot") {
-            killed_at(&world, &["install", "--now"], state, moment);
+        // However often: only boots that have not brought it back count against a way back.
+        for _ in 0..if state == "RollingBack" { 3 } else { 1 } {
+            if matches!(state, "RollingBack" | "AwaitingReboot") {
+                killed_at(&world, &["install", "--now"], state, moment);
+            }
         }
         agent(&world, &["install", "--now"]).expect(1).says(&["next boot"]);
         world.node.boot();

@@ -56,7 +56,7 @@ pub struct Journal {
     /// Who wanted the node back; none: nobody, it went by itself.
     #[serde(default)]
     pub wanted_by: Option<Cause>,
-    /// How often a restore was begun.
+    /// In how many boots a restore was begun.
     #[serde(default)]
     pub restores: u32,
     /// How often the program began anew in the middle of it.

@@ -33,8 +33,9 @@ const WATCH_EVERY: Duration = Duration::from_secs(5);
 /// How often a watcher looks whether it is needed any more.
 const WATCH_TICK: Duration = Duration::from_millis(100);
 
-/// A restore that did not come to its end in so many boots is a person's business.
-const MAX_RESTORES: u32 = 2;
+/// A restore that did not come to its end in so many boots is a person's business: one that boots the machine by itself
+/// would do so for ever. Whoever is killed in the middle of it, without a boot, only begins it again.
+const MAX_RESTORES: u32 = 4;
 
 /// Everything that an install needs, verified.
 pub struct Transaction<'n> {
@@ -325,15 +326,18 @@ impl Transaction<'_> {
         let Some(point) = journal.restore_point.clone() else {
             return self.go_back_by_packages(journal).map(|()| Restored::Now);
         };
-        if journal.restores >= MAX_RESTORES {
-            let what = format!(
-                "going back to {} was begun {} times and has not happened",
-                point.id, journal.restores
-            );
-            return Err(Error::new(Exit::NeedsPerson, what, ""));
+        let was_begun_in_this_boot = journal.restores > 0 && journal.boot.as_ref() == Some(&boot);
+        if !was_begun_in_this_boot {
+            if journal.restores >= MAX_RESTORES {
+                let what = format!(
+                    "going back to {} was begun in {} boots and has not happened",
+                    point.id, journal.restores
+                );
+                return Err(Error::new(Exit::NeedsPerson, what, ""));
+            }
+            journal.restores += 1;
+            journal.boot = Some(boot.clone());
         }
-        journal.restores += 1;
-        journal.boot = Some(boot.clone());
         if let Err(error) = journal.write() {
             self.go_on_unrecorded(journal, error)?;
         }
