@@ -13,8 +13,14 @@
 
 use std::path::PathBuf;
 
+use std::os::unix::fs::MetadataExt as _;
+
 use format::json::Json;
+use format::time::UnixTime;
 use host::command::{Command, CommandError};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 
 use super::{Mounts, RestorePoint, RestorePoints, Restored, not_made, not_restored};
 use crate::error::{Error, Result};
@@ -159,6 +165,69 @@ impl Timeshift {
     }
 }
 
+impl Timeshift {
+    /// Gives every file that was written since `point` a time of its own.
+    ///
+    /// Timeshift restores with rsync, which takes a file of the same length and time of modification for the same
+    /// (rsync(1), "quick check"), and a package manager gives files the times of their package: what differs in content
+    /// alone would stay as the update has left it. The time of change (ctime, inode(7)) is nobody's to set, and tells.
+    fn show_changes(&self, point: &RestorePoint) -> std::result::Result<(), String> {
+        let since = taken(&point.id).ok_or_else(|| format!("{:?} has no time in it", point.id))?;
+        let path = self.root.join(CONFIGURATION);
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let mut apart: Vec<PathBuf> = excluded_folders(&text)?;
+        apart.extend(NOT_OF_PACKAGES.map(PathBuf::from));
+        let apart: Vec<PathBuf> =
+            apart.iter().map(|path| self.root.join(path.strip_prefix("/").unwrap_or(path))).collect();
+        let device = std::fs::metadata(&self.root).map_err(|e| e.to_string())?.dev();
+        let mut folders = vec![self.root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let Ok(meta) = entry.metadata() else { continue };
+                if meta.dev() != device || apart.contains(&path) {
+                    continue;
+                }
+                if meta.is_dir() {
+                    folders.push(path);
+                } else if meta.is_file() && meta.ctime() >= since && meta.mtime() < since {
+                    // A file that cannot have it is found by whoever proves the node's return.
+                    let now = TimeSpec::UTIME_NOW;
+                    if let Err(e) = utimensat(
+                        AT_FDCWD,
+                        &path,
+                        &TimeSpec::UTIME_OMIT,
+                        &now,
+                        UtimensatFlags::NoFollowSymlink,
+                    ) {
+                        log::warn!("{}: {e}", path.display());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// No package manager writes here; what has changed is somebody's own.
+const NOT_OF_PACKAGES: [&str; 4] = ["/home", "/root", "/srv", "/tmp"];
+
+/// The earliest moment at which a restore point of this name can have been taken, in seconds since 1970: names are in
+/// local time, so that is a day before what it would be in UTC. Earlier is safe: more is restored than need be.
+fn taken(name: &str) -> Option<i64> {
+    let (date, time) = name.split_once('_')?;
+    let utc: UnixTime = format!("{date}T{}Z", time.replace('-', ":")).parse().ok()?;
+    Some(utc.0 - 24 * 60 * 60)
+}
+
+/// The folders that the configuration leaves out with all that is in them.
+fn excluded_folders(text: &str) -> std::result::Result<Vec<PathBuf>, String> {
+    let value = Json::parse(text.as_bytes()).map_err(|e| e.to_string())?;
+    let Some(Json::Array(list)) = value.member("exclude") else { return Ok(Vec::new()) };
+    let folders = list.iter().filter_map(Json::as_str).filter_map(|pattern| pattern.strip_suffix("/**"));
+    Ok(folders.map(PathBuf::from).collect())
+}
+
 impl RestorePoints for Timeshift {
     fn kind(&self) -> &'static str {
         "timeshift"
@@ -194,6 +263,7 @@ impl RestorePoints for Timeshift {
         }
         // Also where an operator has taken it out since.
         self.exclude().map_err(failed)?;
+        self.show_changes(point).map_err(failed)?;
         host::file::replace(&self.root.join(MARKER), b"removed when the restore has ended\n", 0o600)?;
         self.command(&[
             "--restore",
@@ -251,6 +321,30 @@ Num     Name                 Tags  Description
 1    >  2026-11-23_04-20-01  O     before I tried something
 2    >  2026-11-22_04-30-00  O     prestage 00ff
 ";
+
+    #[test]
+    fn what_was_written_since_shows_by_its_time_and_nothing_else_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        for path in ["usr/share/till", "home/till", "var/lib/till/sales", "etc/timeshift/timeshift.json"] {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, br#"{"exclude": ["/var/lib/till/**", "*.log"]}"#).unwrap();
+            // As a package manager does it: the content is new, its time is the package's.
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+        }
+        let points = Timeshift { root: root.to_owned(), device: String::new(), excluded: Vec::new() };
+        let modified = |path: &str| std::fs::metadata(root.join(path)).unwrap().modified().unwrap();
+        let point = |id: &str| RestorePoint { kind: "timeshift".to_owned(), id: id.to_owned() };
+        // Nothing was written since.
+        points.show_changes(&point("2999-01-01_00-00-00")).unwrap();
+        assert_eq!(modified("usr/share/till"), old);
+        points.show_changes(&point("2020-01-01_00-00-00")).unwrap();
+        assert_ne!(modified("usr/share/till"), old);
+        assert_eq!((modified("home/till"), modified("var/lib/till/sales")), (old, old));
+        assert!(points.show_changes(&point("yesterday")).is_err());
+    }
 
     #[test]
     fn only_our_own_are_taken_from_the_list() {
