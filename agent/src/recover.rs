@@ -123,8 +123,14 @@ impl Around<'_> {
             journal.interruptions += 1;
             account.healed("interrupted-attempt");
         }
-        // What the agent that died has left at work is waited for, and if it takes longer, another run goes on.
-        if matches!(journal.state.step(), Step::Install | Step::RollBack)
+        // What the agent that died has left at work is waited for, and if it takes longer, another run goes on. After a
+        // boot on the way back nothing is at work, and the files may be those of the restore point: they stay so.
+        let may_be_at_work = match journal.state.step() {
+            Step::Install => true,
+            Step::RollBack => !rebooted,
+            _ => false,
+        };
+        if may_be_at_work
             && let Err(error) = node.package_manager()?.repair()
             && error.exit == Exit::Deferred
         {

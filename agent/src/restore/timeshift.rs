@@ -190,7 +190,7 @@ impl Timeshift {
                 }
                 if meta.is_dir() {
                     folders.push(path);
-                } else if meta.is_file() && meta.ctime() >= since && meta.mtime() < since {
+                } else if meta.is_file() && meta.ctime() >= since {
                     // A file that cannot have it is found by whoever proves the node's return.
                     let now = TimeSpec::UTIME_NOW;
                     if let Err(e) = utimensat(
