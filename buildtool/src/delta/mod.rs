@@ -44,6 +44,11 @@ const ENGINE: u32 = 1;
 
 const WHAT: &str = "deltas cannot be made";
 
+/// So many bytes may a delta have, of a package that has `whole`.
+fn worth_it(whole: u64) -> u64 {
+    (whole / 100 * AT_MOST_PERCENT).min(whole.saturating_sub(AT_LEAST))
+}
+
 /// What deltas are made of.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -196,8 +201,8 @@ impl Job<'_> {
         let plain_file = scratch.join("plain");
         let plain = new.write_plain(&plain_file)?;
         let installed = old.installed()?;
-        let bytes = patch::make(&installed, &new, &plain_file, plain.size)?;
-        self.prove(&bytes, &installed, plain)?;
+        let limit = worth_it(self.target.size);
+        let bytes = patch::make(&installed, &new, &plain_file, plain.size, limit)?;
         let base = DeltaBase {
             name: self.base.deb.name.clone(),
             arch: self.base.deb.arch.clone(),
@@ -205,13 +210,10 @@ impl Job<'_> {
             size: installed.size,
             sha256: installed.sha256,
         };
-        let (whole, size) = (self.target.size, bytes.len() as u64);
-        let is_worth_it = size <= whole / 100 * AT_MOST_PERCENT && size + AT_LEAST <= whole;
-        let patch = is_worth_it.then(|| (size, Sha256::of(&bytes)));
-        if patch.is_some() {
-            host::file::replace(file, &bytes, 0o644).during(WHAT)?;
-        }
-        Ok(Kept { plain, base, patch })
+        let Some(bytes) = bytes else { return Ok(Kept { plain, base, patch: None }) };
+        self.prove(&bytes, &installed, plain)?;
+        host::file::replace(file, &bytes, 0o644).during(WHAT)?;
+        Ok(Kept { plain, base, patch: Some((bytes.len() as u64, Sha256::of(&bytes))) })
     }
 
     /// Applies what was made, as a node does.

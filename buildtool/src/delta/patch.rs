@@ -24,11 +24,18 @@ const AROUND: u64 = 48 * 1024 * 1024;
 /// So many bytes that are the same are copied without differences; fewer cost more as a step than as zeros.
 const COPY: usize = 64;
 
-/// Makes the patch from `installed` to the plain form of `new`, which is in `plain` and has `size` bytes.
+/// Makes the patch from `installed` to the plain form of `new`, which is in `plain` and has `size` bytes; none if it would
+/// have more than `limit` bytes, which is given up as soon as it shows.
 ///
 /// # Errors
 /// If one of them cannot be read.
-pub fn make(installed: &Installed, new: &Deb, plain: &Path, size: u64) -> Result<Vec<u8>> {
+pub fn make(
+    installed: &Installed,
+    new: &Deb,
+    plain: &Path,
+    size: u64,
+    limit: u64,
+) -> Result<Option<Vec<u8>>> {
     let mut writer = Writer::new(WINDOW).map_err(|e| Error::io(WHAT, &e))?;
     let counterparts = Counterparts::of(installed);
     let file = File::open(plain).at(WHAT, plain)?;
@@ -43,19 +50,21 @@ pub fn make(installed: &Installed, new: &Deb, plain: &Path, size: u64) -> Result
         writer.new_bytes(&read(at, begins)?).map_err(failed)?;
         at = begins;
         let ends = begins + content.size;
-        let Some((base_at, old)) = counterparts.of_file(content) else {
-            while at < ends {
-                let to = ends.min(at + BLOCK);
-                writer.new_bytes(&read(at, to)?).map_err(failed)?;
-                at = to;
-            }
-            continue;
-        };
+        let counterpart = counterparts.of_file(content);
         while at < ends {
+            if writer.packed() > limit {
+                return Ok(None);
+            }
             let to = ends.min(at + BLOCK);
-            let (from, length) = around(at - begins, to - at, content.size, old.size);
-            let old_bytes = installed.read(old, from, length)?;
-            writer.like(base_at + from, &old_bytes, &read(at, to)?).map_err(failed)?;
+            let bytes = read(at, to)?;
+            match counterpart {
+                Some((base_at, old)) => {
+                    let (from, length) = around(at - begins, to - at, content.size, old.size);
+                    writer.like(base_at + from, &installed.read(old, from, length)?, &bytes)
+                }
+                None => writer.new_bytes(&bytes),
+            }
+            .map_err(failed)?;
             at = to;
         }
     }
@@ -64,7 +73,8 @@ pub fn make(installed: &Installed, new: &Deb, plain: &Path, size: u64) -> Result
         writer.new_bytes(&read(at, to)?).map_err(failed)?;
         at = to;
     }
-    writer.finish(size, installed.size).map_err(failed)
+    let patch = writer.finish(size, installed.size).map_err(failed)?;
+    Ok(Some(patch).filter(|patch| patch.len() as u64 <= limit))
 }
 
 /// The part of an old file, of `old` bytes, with which the `length` bytes from `from` on of its successor of `new` bytes are
@@ -149,6 +159,14 @@ impl Writer {
         let packed = |lc, lp, pb| Packed::new(window, lc, lp, pb);
         let (steps, differences, new) = (packed(0, 0, 0)?, packed(1, 0, 0)?, packed(3, 0, 2)?);
         Ok(Writer { steps, differences, new, step: Step::default(), position: 0 })
+    }
+
+    /// So many bytes has the patch at least, when it is finished.
+    fn packed(&self) -> u64 {
+        [&self.steps, &self.differences, &self.new]
+            .iter()
+            .map(|stream| stream.writer.inner().len() as u64)
+            .sum()
     }
 
     /// `new` goes on, and is compared with `old`, which stands at `base_at` in the base.
