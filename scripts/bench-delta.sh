@@ -144,21 +144,27 @@ if [ "${FAULTS:-1}" != 0 ]; then
 fi
 
 # --- The table -------------------------------------------------------------------------------------------------------
-# Sum of the whole sizes, and of what a node fetches that has the base, of the packages whose name matches.
+# Sum of the whole sizes, and of what a node fetches that has the base, of a group of packages. What the node did not have
+# in any version (what a new kernel recommends, say) is a group of its own.
+# shellcheck disable=SC2016 # for dpkg-query
+installed=$(chroot "$root" dpkg-query -W -f '${Package}\n' | jq -Rn '[inputs]')
 sizes() {
-    jq -r --arg match "$1" --argjson invert "$2" '[.members[] | select(.package) | select((.package.name | test($match)) != $invert)
-        | [.size, ([.sources[] | select(.kind == "delta") | .size] + [.size] | min)]] | transpose | map(add // 0) | @tsv' "$index"
+    # shellcheck disable=SC2016 # for jq
+    jq -r --arg group "$1" --argjson installed "$installed" '
+        def group: if test("^linux-image-") then "kernel" elif test("^chromium") then "browser"
+            elif IN($installed[]) then "ordinary" else "new" end;
+        [.members[] | select(.package) | select((.package.name | group) == $group)
+            | [.size, ([.sources[] | select(.kind == "delta") | .size] + [.size] | min)]] | transpose | map(add // 0) | @tsv' "$index"
 }
-big='^(linux-image-|chromium)'
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (b > 0) printf "%.1f %%", 100 * a / b; else printf "-" }'; }
 show_steps >&2
 {
     table "$variant, $kind"
     row "packages in the bundle" "$(jq '[.members[] | select(.package)] | length' "$index")"
     row "... with a delta" "$(jq '[.members[] | select(any(.sources[]; .kind == "delta"))] | length' "$index")"
-    for group in "ordinary packages:$big:true" "kernel:^linux-image-:false" "browser:^chromium:false"; do
-        IFS=: read -r name match invert <<<"$group"
-        IFS=$'\t' read -r whole delta <<<"$(sizes "$match" "$invert")"
+    for group in "ordinary:ordinary packages" "kernel:kernel" "browser:browser" "new:packages that it did not have"; do
+        name=${group#*:}
+        IFS=$'\t' read -r whole delta <<<"$(sizes "${group%%:*}")"
         row "$name, whole" "$(human "${whole:-0}")"
         row "$name, with deltas" "$(human "${delta:-0}") ($(ratio "${delta:-0}" "${whole:-0}"))"
     done

@@ -7,7 +7,6 @@
 //!
 //! Not here: the patch itself ([`format::delta`]), and which files a package has (its package manager says).
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -42,7 +41,6 @@ struct Chosen<'i> {
     plain: Plain,
     /// The patch, as it is fetched.
     patch: Member,
-    base: Installed,
 }
 
 /// What comes how.
@@ -139,8 +137,9 @@ pub fn choose<'i>(
             ways.whole.push(member);
             continue;
         }
-        match Installed::check(&node.root, packages, &delta.base) {
-            Ok(base) => ways.chosen.push(Chosen { member, delta, plain, patch: delta.patch(), base }),
+        // What was found is not kept: a kernel alone has thousands of files, and there may be many packages.
+        match Installed::find(&node.root, packages, &delta.base).and_then(|base| base.check(&delta.base)) {
+            Ok(()) => ways.chosen.push(Chosen { member, delta, plain, patch: delta.patch() }),
             Err(why) => {
                 room.give_back(member.size, delta.size, plain.size);
                 ways.not_used(member, why);
@@ -158,6 +157,7 @@ pub fn choose<'i>(
 pub fn fetch_and_make(
     node: &Node,
     store: &Store,
+    packages: &dyn PackageManager,
     ways: &mut Ways<'_>,
     get: &mut dyn FnMut(&[&Member]) -> Result<()>,
 ) -> Result<()> {
@@ -172,10 +172,14 @@ pub fn fetch_and_make(
         other => other?,
     }
     let mut left = Vec::new();
-    for mut chosen in std::mem::take(&mut ways.chosen) {
+    for chosen in std::mem::take(&mut ways.chosen) {
         let is_here = store.has(&chosen.delta.sha256, chosen.delta.size);
         let damaged = || Err(Failure::Delta("its delta came damaged".into()));
-        match if is_here { chosen.make(store) } else { damaged() } {
+        let make = || {
+            let base = Installed::find(&node.root, packages, &chosen.delta.base).map_err(Failure::Delta)?;
+            chosen.make(store, base)
+        };
+        match if is_here { make() } else { damaged() } {
             Ok(()) => {
                 ways.told.packages += 1;
                 ways.told.bytes_saved += chosen.member.size.saturating_sub(chosen.delta.size);
@@ -213,7 +217,7 @@ impl From<Error> for Failure {
 
 impl Chosen<'_> {
     /// Applies the patch; what comes of it gets its name when its digest is right.
-    fn make(&mut self, store: &Store) -> std::result::Result<(), Failure> {
+    fn make(&self, store: &Store, mut base: Installed) -> std::result::Result<(), Failure> {
         let (path, to) = (store.path(&self.delta.sha256), store.partial(&self.plain.sha256));
         file::remove(&to).map_err(Error::from)?;
         let out = store.open_partial(&to)?;
@@ -225,7 +229,7 @@ impl Chosen<'_> {
         };
         let failed = |e: io::Error| Failure::Here(Error::file(&path, &e));
         let mut file = open().map_err(failed)?;
-        let header = Header::read(&mut file, self.delta.size, self.base.size, self.plain.size);
+        let header = Header::read(&mut file, self.delta.size, base.size, self.plain.size);
         let header = header.map_err(|e| Failure::Delta(e.to_string()))?;
         let [steps, differences, new] = header.places();
         let streams = [part(steps), part(differences), part(new)];
@@ -236,7 +240,7 @@ impl Chosen<'_> {
             hasher.update(bytes);
             (&out).write_all(bytes)
         };
-        match delta::apply(&header, streams, &mut self.base, &mut sink) {
+        match delta::apply(&header, streams, &mut base, &mut sink) {
             Ok(()) => {}
             Err(DeltaError::Sink(e)) => return Err(Error::file(&to, &e).into()),
             Err(error) => return Err(Failure::Delta(error.to_string())),
@@ -249,55 +253,62 @@ impl Chosen<'_> {
     }
 }
 
-/// The installed files of a package, as one row of bytes.
+/// The installed files of a package, as one row of bytes. What is held of each is its path and where it ends.
 struct Installed {
-    /// Where each begins, how long it is, and where it is.
-    files: Vec<(u64, u64, PathBuf)>,
+    root: PathBuf,
+    /// The paths below the root, one after the other.
+    paths: Vec<u8>,
+    /// Of each file, in the order of the paths: where it ends in the row, and where its path ends in `paths`.
+    ends: Vec<(u64, usize)>,
     size: u64,
     /// The one that was read last.
     open: Option<(usize, File)>,
 }
 
+/// Why a package is not what a patch starts from.
+fn changed(base: &DeltaBase) -> String {
+    format!("the installed files of {} {} are not as they were packed", base.name, base.version)
+}
+
 impl Installed {
-    /// What a package has installed below `root`, if that is to the last byte what a patch starts from. If not: why, in
-    /// words.
-    fn check(
+    /// What a package has installed below `root`, if it is as long as what a patch starts from. If not: why, in words.
+    fn find(
         root: &Path,
         packages: &dyn PackageManager,
         base: &DeltaBase,
     ) -> std::result::Result<Installed, String> {
         let id = PackageId { name: base.name.clone(), arch: base.arch.clone() };
-        let Some(listed) = packages.installed_files(&id).map_err(|e| e.to_string())? else {
+        let Some(mut listed) = packages.installed_files(&id).map_err(|e| e.to_string())? else {
             return Err("the package manager does not say which files are installed".into());
         };
-        // As the builder took them: regular files that everybody may read, conffiles apart, by their paths.
-        let mut by_path = BTreeMap::new();
+        // By the bytes of their paths; a path sorts otherwise, by its parts.
+        listed.sort_unstable_by(|a, b| below(a).cmp(below(b)));
+        listed.dedup();
+        let mut found =
+            Installed { root: root.to_owned(), paths: Vec::new(), ends: Vec::new(), size: 0, open: None };
         for path in listed {
-            let below = path.as_os_str().as_bytes();
-            let below = below.strip_prefix(b"/").unwrap_or(below);
-            let full = root.join(Path::new(OsStr::from_bytes(below)));
-            let meta = std::fs::symlink_metadata(&full)
+            let below = below(&path);
+            let meta = std::fs::symlink_metadata(root.join(OsStr::from_bytes(below)))
                 .map_err(|e| format!("{} is not as it was installed: {e}", path.display()))?;
+            // As the builder took them: regular files that everybody may read, conffiles apart.
             if meta.is_file() && meta.mode() & 0o004 != 0 {
-                by_path.insert(below.to_vec(), (full, meta.len()));
+                found.paths.extend_from_slice(below);
+                found.size += meta.len();
+                found.ends.push((found.size, found.paths.len()));
             }
         }
-        let (mut files, mut size) = (Vec::new(), 0);
-        for (full, length) in by_path.values() {
-            files.push((size, *length, full.clone()));
-            size += length;
-        }
-        let changed =
-            || format!("the installed files of {} {} are not as they were packed", base.name, base.version);
-        // Before anything is read.
-        if size != base.size {
-            return Err(changed());
-        }
+        if found.size == base.size { Ok(found) } else { Err(changed(base)) }
+    }
+
+    /// Whether it is so to the last byte. If not: why, in words.
+    fn check(&self, base: &DeltaBase) -> std::result::Result<(), String> {
         let (mut digest, mut buffer) = (BaseDigest::default(), vec![0; CHUNK]);
-        for (below, (full, length)) in &by_path {
-            let unreadable = |e: io::Error| format!("{}: {e}", full.display());
-            digest.file(below, *length);
-            let mut file = file::open_regular(full).map_err(unreadable)?;
+        for place in 0..self.ends.len() {
+            let (from, to) = self.span(place);
+            digest.file(self.below(place), to - from);
+            let path = self.path(place);
+            let unreadable = |e: io::Error| format!("{}: {e}", path.display());
+            let mut file = file::open_regular(&path).map_err(unreadable)?;
             loop {
                 match file.read(&mut buffer).map_err(unreadable)? {
                     0 => break,
@@ -305,27 +316,48 @@ impl Installed {
                 }
             }
         }
-        match digest.finish() == base.sha256 {
-            true => Ok(Installed { files, size, open: None }),
-            false => Err(changed()),
-        }
+        if digest.finish() == base.sha256 { Ok(()) } else { Err(changed(base)) }
     }
+
+    /// Where a file begins in the row, and where it ends.
+    fn span(&self, place: usize) -> (u64, u64) {
+        let before = place.checked_sub(1).map_or(0, |before| self.ends[before].0);
+        (before, self.ends[place].0)
+    }
+
+    fn below(&self, place: usize) -> &[u8] {
+        let from = place.checked_sub(1).map_or(0, |before| self.ends[before].1);
+        &self.paths[from..self.ends[place].1]
+    }
+
+    fn path(&self, place: usize) -> PathBuf {
+        self.root.join(OsStr::from_bytes(self.below(place)))
+    }
+}
+
+/// The bytes of a path without its leading slash.
+fn below(path: &Path) -> &[u8] {
+    let bytes = path.as_os_str().as_bytes();
+    bytes.strip_prefix(b"/").unwrap_or(bytes)
 }
 
 impl Base for Installed {
     fn read_at(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
-        let mut place = self.files.partition_point(|(at, ..)| *at <= offset).saturating_sub(1);
+        // The first that ends behind it; an empty file never does.
+        let mut place = self.ends.partition_point(|(end, _)| *end <= offset);
         while !buffer.is_empty() {
-            let (at, length, path) = self.files.get(place).ok_or(io::ErrorKind::UnexpectedEof)?;
-            let within = offset - at;
-            let n = buffer.len().min(usize::try_from(length - within).unwrap_or(usize::MAX));
+            if place == self.ends.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let (begins, ends) = self.span(place);
+            let n = buffer.len().min(usize::try_from(ends - offset).unwrap_or(usize::MAX));
             let (part, rest) = buffer.split_at_mut(n);
             if n > 0 {
                 let file = match self.open.take() {
                     Some((open, file)) if open == place => file,
-                    _ => file::open_regular(path)?,
+                    _ => file::open_regular(&self.path(place))?,
                 };
-                file.read_exact_at(part, within)?;
+                file.read_exact_at(part, offset - begins)?;
                 self.open = Some((place, file));
             }
             (buffer, offset, place) = (rest, offset + n as u64, place + 1);

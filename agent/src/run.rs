@@ -322,11 +322,12 @@ fn refresh_plan_fetch_stage(
     let needed = plan.members(&index);
     space::make_room(node, &store, &index, &plan)?;
     let is_remote = mirrors.iter().any(|mirror| mirror.is_remote());
-    let mut ways = delta::choose(node, &store, node.package_manager()?.as_ref(), &plan, &needed, is_remote)?;
+    let packages = node.package_manager()?;
+    let mut ways = delta::choose(node, &store, packages.as_ref(), &plan, &needed, is_remote)?;
     let mut site = Site::new(node, &store, offer.bundle.index, mirrors);
     let mut get =
         |some: &[&Member]| site.members(some, &mut |some| fetcher.members(&bundle_file, &index, some));
-    let fetched = delta::fetch_and_make(node, &store, &mut ways, &mut get);
+    let fetched = delta::fetch_and_make(node, &store, packages.as_ref(), &mut ways, &mut get);
     account.site(&site);
     let told = ways.tell(told);
     account.plan(plan::status(&store, &plan, &index, false, &told));

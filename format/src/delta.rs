@@ -34,7 +34,7 @@ const MAGIC: &[u8; 8] = b"PSDELTA1";
 pub const HEADER: u64 = 80;
 
 /// The window of a stream's compression, at most: what a node has to hold of it.
-pub const WINDOW: u32 = 1024 * 1024;
+pub const WINDOW: u32 = 512 * 1024;
 
 /// Bytes handled at once.
 const CHUNK: usize = 32 * 1024;

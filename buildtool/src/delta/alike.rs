@@ -25,7 +25,8 @@ const MAX_STRIDE: u32 = 64;
 
 /// Old content, sorted.
 pub struct Sorted<'o> {
-    old: &'o [u8],
+    /// It.
+    pub old: &'o [u8],
     suffixes: Vec<i32>,
     /// Where the suffixes with these first two bytes begin.
     buckets: Vec<u32>,

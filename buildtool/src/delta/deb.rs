@@ -182,6 +182,16 @@ impl Installed {
         let data = File::open(&self.data).at(WHAT, &self.data)?;
         super::read_part(&data, &self.data, content.offset + from, length)
     }
+
+    /// All of it, in one row.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_all(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.size).unwrap_or(usize::MAX)];
+        self.open()?.read_at(0, &mut bytes).at(WHAT, &self.data)?;
+        Ok(bytes)
+    }
 }
 
 /// A base that is read at any byte.

@@ -40,7 +40,7 @@ const AT_MOST_PERCENT: u64 = 80;
 const AT_LEAST: u64 = 16 * 1024;
 
 /// Changes whenever the same two packages would give another patch: what is in the cache is of one engine.
-const ENGINE: u32 = 1;
+const ENGINE: u32 = 2;
 
 const WHAT: &str = "deltas cannot be made";
 

@@ -1,4 +1,4 @@
-//! Writing a patch: each file of the new package against the one that it was, in fixed memory.
+//! Writing a patch: each file of the new package against what was there before, in fixed memory.
 //!
 //! How a patch is read is [`format::delta`]; what two files have in common, [`super::alike`].
 
@@ -18,7 +18,8 @@ use crate::error::{AtPath, Error, Result};
 /// Of a large file so much is compared at once.
 const BLOCK: u64 = 16 * 1024 * 1024;
 
-/// ... with so much of the old file around the same place, at most: its suffix array takes 192 MiB.
+/// ... with so much of what was there before, at most: its suffix array takes 192 MiB. Of a larger base, with the file that
+/// it was, around the same place.
 const AROUND: u64 = 48 * 1024 * 1024;
 
 /// So many bytes that are the same are copied without differences; fewer cost more as a step than as zeros.
@@ -41,6 +42,9 @@ pub fn make(
     let file = File::open(plain).at(WHAT, plain)?;
     let read = |from: u64, to: u64| read_part(&file, plain, from, to - from);
     let failed = |e: io::Error| Error::io(WHAT, &e);
+    // A base that is small enough is compared as a whole: content also moves from one file to another.
+    let whole = (installed.size <= AROUND).then(|| installed.read_all()).transpose()?;
+    let whole = whole.as_deref().map(|old| (old, Sorted::new(old)));
     let mut at = 0;
     let mut files: Vec<&Content> = new.files.iter().filter(|content| content.size > 0).collect();
     files.sort_by_key(|content| content.offset);
@@ -57,12 +61,23 @@ pub fn make(
             }
             let to = ends.min(at + BLOCK);
             let bytes = read(at, to)?;
-            match counterpart {
-                Some((base_at, old)) => {
-                    let (from, length) = around(at - begins, to - at, content.size, old.size);
-                    writer.like(base_at + from, &installed.read(old, from, length)?, &bytes)
+            match (&whole, counterpart) {
+                (Some((old, sorted)), counterpart) => {
+                    let place = counterpart.map_or(0, |(base_at, _)| base_at + (at - begins));
+                    match old.get(place as usize..).is_some_and(|old| old.starts_with(&bytes)) {
+                        true => writer.copy(place, bytes.len()),
+                        false => writer.like(0, sorted, &bytes),
+                    }
                 }
-                None => writer.new_bytes(&bytes),
+                (None, Some((base_at, old))) => {
+                    let (from, length) = around(at - begins, to - at, content.size, old.size);
+                    let old = installed.read(old, from, length)?;
+                    match old == bytes {
+                        true => writer.copy(base_at + from, bytes.len()),
+                        false => writer.like(base_at + from, &Sorted::new(&old), &bytes),
+                    }
+                }
+                (None, None) => writer.new_bytes(&bytes),
             }
             .map_err(failed)?;
             at = to;
@@ -169,14 +184,11 @@ impl Writer {
             .sum()
     }
 
-    /// `new` goes on, and is compared with `old`, which stands at `base_at` in the base.
-    fn like(&mut self, base_at: u64, old: &[u8], new: &[u8]) -> io::Result<()> {
-        if old == new {
-            return self.copy(base_at, new.len());
-        }
-        let sorted = Sorted::new(old);
+    /// `new` goes on, and is compared with `sorted`, which stands at `base_at` in the base.
+    fn like(&mut self, base_at: u64, sorted: &Sorted<'_>, new: &[u8]) -> io::Result<()> {
+        let old = sorted.old;
         let (mut done, mut result) = (0, Ok(()));
-        alike(&sorted, new, &mut |found| {
+        alike(sorted, new, &mut |found| {
             if result.is_err() {
                 return;
             }
@@ -308,7 +320,7 @@ mod tests {
     fn patch(old: &[u8], new: &[u8]) -> Vec<u8> {
         // A small window costs little to begin with.
         let mut writer = Writer::new(4096).unwrap();
-        writer.like(0, old, new).unwrap();
+        writer.like(0, &Sorted::new(old), new).unwrap();
         writer.finish(new.len() as u64, old.len() as u64).unwrap()
     }
 
