@@ -2,7 +2,8 @@
 # Deltas on a real kiosk: the packages of the distribution's release brought to its security and other updates, whole and
 # as deltas; what goes over the wire, what it takes at the centre and on the node, and that both nodes are the same in the
 # end. Then the same with one file of every package edited, one gone, and one byte of every patch flipped. Needs root.
-# usage: bench-delta.sh          FAULTS=0: without the damaged nodes; KIND: the root that it starts from
+# usage: bench-delta.sh          FAULTS=0: without the damaged nodes; KIND: the root that it starts from; BASES: the folder of
+#                                older packages (all that were ever fetched here)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -84,7 +85,7 @@ step "collect" "$build" collect apt --variant "$variant" --sources "$archive/upd
     --inventory "$root/var/lib/dpkg/status" --output "$work/collected" --cache "$cache/bench-delta"
 # What the root was made of is kept beside it, but for what its bootstrap has thrown away.
 bases_of_the_root
-bundle_more=(--bases "$cache/debs" --inventory "$root/var/lib/dpkg/status" --explain)
+bundle_more=(--bases "${BASES:-$cache/debs}" --inventory "$root/var/lib/dpkg/status" --explain)
 publish_and_serve
 cat "$work/bundle.out" >&2
 index=$(find "$repo/targets" -name '*.index.json')
