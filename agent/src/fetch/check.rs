@@ -15,8 +15,9 @@ use format::index::BLOCK;
 
 use super::pipe::Portion;
 
-/// So many portions may wait for their check.
-pub(super) const WAITING: usize = 2;
+/// So many portions may wait for their check, so that a disk that pauses and a processor that is wanted elsewhere do not stop
+/// each other.
+pub(super) const WAITING: usize = 4;
 
 /// Checks content block by block as it comes, so that a damaged block costs a block and not the member behind it.
 pub(super) struct BlockCheck {

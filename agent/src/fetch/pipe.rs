@@ -5,8 +5,9 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-/// So many full buffers may wait. One more is being filled, and one is being taken.
-const WAITING: usize = 2;
+/// So many full buffers may wait. One more is being filled, and one is being taken. With half of them each side waits for the
+/// other a sixth of the time at full speed.
+const WAITING: usize = 4;
 
 /// How many buffers there are, at most.
 pub(super) const BUFFERS: usize = WAITING + 2;
