@@ -153,8 +153,8 @@ bench: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests
 	scripts/bench.sh
 
-bench-fetch: setup
-	@cargo build --release -p prestage -p prestage-build -p prestage-tests
+bench-fetch: dist
+	@cargo build --release -p prestage-build -p prestage-tests
 	scripts/bench-fetch.sh
 
 bench-size: dist
@@ -165,16 +165,16 @@ bench-peers: dist
 	@cargo build --release -p prestage-build -p prestage-tests
 	scripts/bench-peers.sh
 
-bench-delta: setup
-	@cargo build --release -p prestage -p prestage-build -p prestage-tests
+bench-delta: dist
+	@cargo build --release -p prestage-build -p prestage-tests
 	scripts/bench-delta.sh
 
 bench-refresh: dist
 	@cargo build --release -p prestage-build -p prestage-tests
 	tests/python-tuf/thousand target/dist/prestage
 
-bench-fleet: setup
-	@cargo build --release -p prestage -p prestage-build -p prestage-fleet-bench
+bench-fleet: dist
+	@cargo build --release -p prestage-build -p prestage-fleet-bench
 	scripts/bench-fleet.sh
 
 bench-rpm: setup

@@ -10,7 +10,7 @@ set -euo pipefail
 need_root "bench-delta"
 
 kind=${KIND:-desktop}
-need_programs bench-delta prestage prestage-build prestage-lab
+need_shipped bench-delta prestage prestage-build prestage-lab
 root=$("$project/scripts/node-root.sh" "$kind")
 begin bench-delta
 prestage=("$bin/prestage" --root "$node")

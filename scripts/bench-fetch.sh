@@ -8,6 +8,6 @@ set -euo pipefail
 [ "$(id -u)" -eq 0 ] || die "run as root: nodes are overlay mounts"
 "$project/scripts/node-root.sh" minimal >/dev/null
 mkdir -p "$project/.cache/bench"
-export PRESTAGE_BIN="${PRESTAGE_BIN:-$project/target/release}"
-"$PRESTAGE_BIN/prestage-lab" bench-fetch | tee "$project/.cache/bench/fetch.md"
-"$PRESTAGE_BIN/prestage-lab" bench-share | tee "$project/.cache/bench/share.md"
+need_shipped bench-fetch prestage prestage-build prestage-lab
+"$bin/prestage-lab" bench-fetch | tee "$project/.cache/bench/fetch.md"
+"$bin/prestage-lab" bench-share | tee "$project/.cache/bench/share.md"

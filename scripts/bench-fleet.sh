@@ -16,11 +16,7 @@ set -euo pipefail
 need_root "the fleet bench"
 have ip tc ss nginx rsync curl apt-get unshare || die "ip, tc, ss, nginx, rsync, curl, apt-get or unshare is missing: run make setup"
 
-bin=${PRESTAGE_BIN:-$project/target/release}
-for program in prestage prestage-build prestage-fleet-bench; do
-    [ -x "$bin/$program" ] || die "$bin/$program is not there: run make bench-fleet, which builds it"
-done
-export PRESTAGE_BIN=$bin
+need_shipped bench-fleet prestage prestage-build prestage-fleet-bench
 out=$cache/bench-fleet
 rm -rf "$out"
 mkdir -p "$out"

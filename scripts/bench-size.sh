@@ -7,16 +7,13 @@ set -euo pipefail
 need_root "the bench of size and memory"
 
 target=${CARGO_TARGET_DIR:-$project/target}
-[ -x "$target/dist/prestage" ] || die "$target/dist/prestage is not there: run make bench-size, which builds it"
+need_shipped bench-size prestage prestage-build prestage-lab
 "$project/scripts/node-root.sh" minimal >/dev/null
-mkdir -p "$cache/bench" "$target/bench-size"
-# The agent as it is shipped, and the others as they are.
-cp "$target/dist/prestage" "$target/bench-size/"
-cp "$target/release/prestage-build" "$target/bench-size/"
+mkdir -p "$cache/bench"
 code=0
-PRESTAGE_BIN=$target/bench-size "$target/release/prestage-lab" bench-size | tee "$cache/bench/size.md" || code=$?
+"$bin/prestage-lab" bench-size | tee "$cache/bench/size.md" || code=$?
 # With its symbols, the same build is somewhere else.
 if [ -x "$target/dist/prestage.unstripped" ]; then
-    "$target/release/prestage-lab" size-by-crate "$target/dist/prestage.unstripped" | tee -a "$cache/bench/size.md"
+    "$bin/prestage-lab" size-by-crate "$target/dist/prestage.unstripped" | tee -a "$cache/bench/size.md"
 fi
 exit "$code"

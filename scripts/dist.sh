@@ -73,11 +73,13 @@ foreign_musl() {
 # Paths of the build host are no part of the program.
 flags=("--remap-path-prefix=$project=prestage" "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo")
 # What makes the agent small, and the build tool with it. The fleet server is to be fast, and outlives a panic.
-small=() small_tls=()
-# No back trace is ever printed: a panic ends the program with its message. 180 KB.
+small=() small_agent=()
+# No back trace is ever printed: a panic ends the program. 180 KB.
 small+=("-Cforce-unwind-tables=no")
 # Machine code that is there more than once is made a function: -Oz as clang does it for other processors.
 small+=("-Cllvm-args=-enable-machine-outliner=always" "-Cllvm-args=-machine-outliner-reruns=2")
+# Functions that came out the same are one: LLVM's linker sees it, the usual one does not. 20 KB.
+small+=("-Clink-arg=-fuse-ld=lld" "-Clink-arg=-Wl,--icf=all,--no-dynamic-linker")
 # Of SHA-256 for processors without instructions for it, and of SHA-512, the rounds are a loop. 14 KB.
 small+=('--cfg=sha2_backend_soft="compact"')
 # The elliptic curves as ring takes them for 32-bit processors: with small tables, and in C. A handshake takes a fraction
@@ -85,7 +87,7 @@ small+=('--cfg=sha2_backend_soft="compact"')
 # computed by what the small ones have: with more care about time, or without instructions that not every processor has.
 small_c=-DOPENSSL_SMALL
 ring=ring_core_$(sed -n '/^name = "ring"$/{n;s/version = "\(.*\)"/\1/;y/./_/;p}' "$project/Cargo.lock")__
-same() { small_tls+=("-Clink-arg=-Wl,--defsym=$ring$1=$ring$2"); }
+same() { small_agent+=("-Clink-arg=-Wl,--defsym=$ring$1=$ring$2"); }
 case $target in
 x86_64-*)
     same p256_point_mul_base_vartime p256_point_mul_base
@@ -100,7 +102,7 @@ arguments=(build --locked --target "$target")
 compiler=musl-gcc
 
 if have rustup && rustup target list --installed 2>/dev/null | grep -qx "$target"; then
-    install_missing "to build against musl" musl-tools
+    install_missing "to build against musl" musl-tools lld
     say "building for $target with rustup's standard library"
     if [ "$output" != "$folder" ]; then
         install_missing "to build for $arch" "gcc-$triple"
@@ -109,7 +111,7 @@ if have rustup && rustup target list --installed 2>/dev/null | grep -qx "$target
     build() { RUSTFLAGS="${flags[*]} $*" cargo "${arguments[@]}" --profile "$profile" -p "$program" --bin "$program" >&2; }
 else
     # shellcheck disable=SC2046 # three names
-    install_missing "to build against musl" musl-tools $(distribution_rust)
+    install_missing "to build against musl" musl-tools lld $(distribution_rust)
     rustc=/usr/bin/rustc cargo=/usr/bin/cargo
     recent "$rustc" || die "$rustc is too old"
     # The unwinder of this distribution's LLVM: gcc's wants what musl does not have. The folder holds it alone, so
@@ -126,7 +128,9 @@ else
     fi
     flags+=("-Clink-self-contained=no" "-Crelocation-model=static" "-Lnative=$native")
     flags+=("--remap-path-prefix=$("$rustc" --print sysroot)=rust" "--remap-path-prefix=/usr/src=rust")
-    # A panic says its words. Its place would be a constant for each that there is, handed from function to function.
+    # A panic of the agent ends it on the spot, and the kernel's log says at which address: with the program's symbols that
+    # is a line. Its words would be a constant and a call for each that there is. 80 KB. Others say them, without a place.
+    small_agent+=("-Zunstable-options" "-Cpanic=immediate-abort")
     small+=("-Zlocation-detail=none")
     # What is written for those who debug names a variant, and not what is in it. 40 KB.
     small+=("-Zfmt-debug=shallow")
@@ -147,7 +151,7 @@ for program in "${programs[@]}"; do
     case $program in
     prestage)
         export "CFLAGS_$key=$small_c"
-        build "${small[@]}" "${small_tls[@]}"
+        build "${small[@]}" "${small_agent[@]}"
         ;;
     prestage-fleet)
         profile=server

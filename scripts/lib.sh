@@ -40,6 +40,22 @@ need_programs() {
     done
 }
 
+# As need_programs, with the agent as it is shipped: static, as make dist builds it. usage: need_shipped TARGET PROGRAM...
+need_shipped() {
+    local target=${CARGO_TARGET_DIR:-$project/target} program
+    if [ -z "${PRESTAGE_BIN:-}" ]; then
+        mkdir -p "$target/shipped"
+        for program in "${@:2}"; do
+            if [ "$program" = prestage ]; then program=dist/prestage; else program=release/$program; fi
+            [ -x "$target/$program" ] || die "$target/$program is not there: run make $1, which builds it"
+            cp "$target/$program" "$target/shipped/"
+        done
+        PRESTAGE_BIN=$target/shipped
+    fi
+    export PRESTAGE_BIN
+    need_programs "$@"
+}
+
 # Begins a run: a folder for it in $work, which goes at the end with the processes in $pids, the mounts in $mounts and the
 # agents of gpg in $gpg_homes; what is written to $log is shown if it fails. usage: begin NAME
 begin() {

@@ -1,7 +1,6 @@
 //! How fast the mirrors answer when nobody else is on the line, from one run to the next: what the background mode
 //! compares with. A run that begins while somebody else fills the line would take that for the usual.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,22 +19,24 @@ const SAME: u32 = 4;
 const MAX_FILE: u64 = 64 * 1024;
 
 /// What is known of one mirror.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Least {
+    /// The mirror's name.
+    pub mirror: String,
     micros: u64,
     /// When it was reached last.
     at: UnixTime,
 }
 
-/// By the mirror's name.
-pub type Delays = BTreeMap<String, Least>;
+/// Each mirror once.
+pub type Delays = Vec<Least>;
 
 /// Those of the last day; none, if the file cannot be read, for it is only a help.
 pub fn load(path: &Path, now: UnixTime) -> Delays {
     let bytes = file::read_limited(path, MAX_FILE).ok().flatten().unwrap_or_default();
     let mut delays: Delays = format::json::read(&bytes).unwrap_or_default();
-    delays.retain(|_, least| (0..KEPT_SECONDS).contains(&now.since(least.at)));
+    delays.retain(|least| (0..KEPT_SECONDS).contains(&now.since(least.at)));
     delays
 }
 
@@ -52,9 +53,14 @@ pub fn save<'m>(
     let before = delays.clone();
     for (mirror, took) in measured {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let known = delays.get(mirror).map_or(u64::MAX, |least| least.micros);
+        let place = delays.iter().position(|least| least.mirror == mirror);
+        let known = place.map_or(u64::MAX, |place| delays[place].micros);
         if micros <= known.saturating_add(known / u64::from(SAME)) {
-            delays.insert(mirror.to_owned(), Least { micros: micros.min(known), at: now });
+            let least = Least { mirror: mirror.to_owned(), micros: micros.min(known), at: now };
+            match place {
+                Some(place) => delays[place] = least,
+                None => delays.push(least),
+            }
         }
     }
     if delays == before {
@@ -66,7 +72,7 @@ pub fn save<'m>(
 
 impl Least {
     /// As a time.
-    pub fn time(self) -> Duration {
+    pub fn time(&self) -> Duration {
         Duration::from_micros(self.micros)
     }
 }
@@ -84,7 +90,7 @@ mod tests {
         let measure = |took, now: i64| {
             let now = UnixTime(now);
             save(&path, load(&path, now), std::iter::once(("http://m/", took)), now).unwrap();
-            load(&path, now)["http://m/"].time()
+            load(&path, now)[0].time()
         };
         assert_eq!(measure(ms(30), 0), ms(30));
         assert_eq!(measure(ms(200), 40_000), ms(30), "somebody else was on the line");

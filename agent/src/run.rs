@@ -660,33 +660,36 @@ fn nothing_is_staged(
     let not_yet = || Error::deferred(format!("bundle {} is not staged yet", wanted.bundle.version));
     let packages = node.package_manager()?;
     let (kept, fingerprint) = (node.private("plan.json"), packages.fingerprint()?);
-    let is_known = Plan::load(&kept).is_some_and(|plan| {
+    let known = Plan::load(&kept).filter(|plan| {
         plan.is_empty() && (plan.bundle.index, plan.fingerprint) == (wanted.bundle.index, fingerprint)
     });
-    if !is_known {
+    let plan = match known {
+        Some(plan) => plan,
         // Nothing is mended before it is known that it may be.
-        match verify_staged(node, set, wanted, rule, None) {
-            Ok((_, plan)) if plan.is_empty() => plan.save(&kept)?,
+        None => match verify_staged(node, set, wanted, rule, None) {
+            Ok((_, mut plan)) if plan.is_empty() => {
+                plan.half_done = packages.audit()?;
+                plan.save(&kept)?;
+                plan
+            }
             // It needs packages that are not here, or not even the metadata is.
             Ok(_) => return Err(not_yet()),
             Err(error) if error.exit == Exit::Deferred => return Err(not_yet()),
             Err(error) => return Err(error),
-        }
-    }
-    if !packages.audit()?.is_empty() {
+        },
+    };
+    if !plan.half_done.is_empty() && !packages.audit()?.is_empty() {
         not_refused(node, wanted, now, refused)?;
         window::open_until(node, wanted, rule, now)?;
         packages.repair()?;
         account.healed("interrupted-packages");
-    }
-    match packages.audit()?.as_slice() {
-        [] => {
-            let message =
-                format!("this node has everything that bundle {} has for it", wanted.bundle.version);
-            Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message))
+        let left = packages.audit()?;
+        if !left.is_empty() {
+            return Err(half_done(&left, packages.words().by_hand));
         }
-        left => Err(half_done(left, packages.words().by_hand)),
     }
+    let message = format!("this node has everything that bundle {} has for it", wanted.bundle.version);
+    Ok(account.said(Outcome::UpToDate, NodeState::UpToDate, message))
 }
 
 fn half_done(packages: &[String], by_hand: &str) -> Error {
@@ -734,8 +737,9 @@ fn send_reports(node: &Node, now: bool) -> Result<()> {
         Some(fleet) => fleet::report(node, fleet, now),
         None => report::send(node),
     };
-    if node.state().exists() {
-        status::save(node, &mut status::load(node))?;
+    let mut status = status::load(node);
+    if node.state().exists() && status::reports_differ(node, &status) {
+        status::save(node, &mut status)?;
     }
     let sent = sent?;
     if sent > 0 {

@@ -56,7 +56,7 @@ impl<'n> Line<'n> {
             false => asked.flow(now),
         });
         let delays = delays::load(&node.fetched(DELAYS), node.now());
-        let known = delays.iter().map(|(mirror, least)| (mirror.clone(), least.time()));
+        let known = delays.iter().map(|least| (least.mirror.clone(), least.time()));
         let fetch = &node.settings.fetch;
         let background = fetch.background.then(|| Background::new(fetch.floor, known));
         let throttle = throttle.buffered(node.settings.receive_buffer).yielding(background);

@@ -4,7 +4,7 @@
 //! targets → delegated roles, and refuses any other order. `now` is given once, at the beginning, and used for every
 //! expiry check of the run (step 5.1). Deviations from the specification are marked "Off-spec".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::digest::Sha256;
@@ -168,8 +168,16 @@ pub struct TrustedMetadataSet {
     timestamp_is_current: bool,
     snapshot: Option<Snapshot>,
     snapshot_is_current: bool,
-    /// Role name → what it says, each verified by the delegator under which it stands here.
-    targets: BTreeMap<String, (String, Targets)>,
+    /// Each role once, and never more than [`MAX_DELEGATIONS`] or so.
+    targets: Vec<Loaded>,
+}
+
+/// A targets role, verified by the delegator that stands here.
+#[derive(Debug)]
+struct Loaded {
+    role: String,
+    delegator: String,
+    says: Targets,
 }
 
 /// Who delegates to the top-level targets role.
@@ -194,7 +202,7 @@ impl TrustedMetadataSet {
             timestamp_is_current: false,
             snapshot: None,
             snapshot_is_current: false,
-            targets: BTreeMap::new(),
+            targets: Vec::new(),
         })
     }
 
@@ -297,7 +305,7 @@ impl TrustedMetadataSet {
 
     /// When the first of the files that are current here expires.
     pub fn expires(&self) -> UnixTime {
-        let roles = self.targets.values().map(|(_, targets)| targets.header.expires);
+        let roles = self.targets.iter().map(|loaded| loaded.says.header.expires);
         let snapshot = self.snapshot.iter().map(|s| s.header.expires);
         let timestamp = self.timestamp.iter().map(|t| t.header.expires);
         roles.chain(snapshot).chain(timestamp).fold(self.root.header.expires, UnixTime::min)
@@ -391,14 +399,18 @@ impl TrustedMetadataSet {
         // 5.6.5
         self.unexpired(role, &new.header)?;
         // Whom this role delegates to was verified by what stood here before, which may have said something else.
-        self.targets.retain(|_, (verified_by, _)| verified_by != role);
-        self.targets.insert(role.to_owned(), (delegator.to_owned(), new));
+        self.targets.retain(|loaded| loaded.delegator != role && loaded.role != role);
+        self.targets.push(Loaded { role: role.to_owned(), delegator: delegator.to_owned(), says: new });
         Ok(())
     }
 
     /// What a loaded role says.
     pub fn targets(&self, role: &str) -> Option<&Targets> {
-        self.targets.get(role).map(|(_, targets)| targets)
+        self.loaded(role).map(|loaded| &loaded.says)
+    }
+
+    fn loaded(&self, role: &str) -> Option<&Loaded> {
+        self.targets.iter().find(|loaded| loaded.role == role)
     }
 
     /// The file below the repository's top under which a target's content is published (specification section 6.2).
@@ -518,12 +530,10 @@ impl Search {
                 return SearchStep::NotFound;
             }
             // A role counts only as verified by the delegator through which it is reached now.
-            let targets = match set.targets.get(role) {
-                Some((verified_by, targets)) if verified_by == delegator => targets,
-                _ => {
-                    return SearchStep::Load { role: role.clone(), delegator: delegator.clone() };
-                }
+            let Some(loaded) = set.loaded(role).filter(|loaded| loaded.delegator == *delegator) else {
+                return SearchStep::Load { role: role.clone(), delegator: delegator.clone() };
             };
+            let targets = &loaded.says;
             let role = role.clone();
             self.open.pop();
             self.visited.insert(role.clone());

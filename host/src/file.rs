@@ -21,7 +21,14 @@ pub fn at<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
 /// # Errors
 /// With the path in the text.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    replace_with_owner(path, bytes, mode, None)
+    replace_with_owner(path, bytes, mode, None, Durable::Yes)
+}
+
+/// Whether a file must be on the disk when the call returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
 }
 
 /// As [`replace`]; the file then belongs to whom `other` belongs to, if this process may give it away: so that what
@@ -31,6 +38,25 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// With the path in the text; `NotADirectory` if the folder, or `other`, is a link.
 pub fn replace_like(path: &Path, bytes: &[u8], mode: u32, other: &Path) -> io::Result<()> {
+    replace_as_owner_of(other, path, bytes, mode, Durable::Yes)
+}
+
+/// As [`replace_like`], for what is written again soon: a reader sees the old file or the new one, but after a power cut it
+/// may be either, or on some file systems empty. Nothing waits for the disk.
+///
+/// # Errors
+/// As [`replace_like`].
+pub fn rewrite_like(path: &Path, bytes: &[u8], mode: u32, other: &Path) -> io::Result<()> {
+    replace_as_owner_of(other, path, bytes, mode, Durable::No)
+}
+
+fn replace_as_owner_of(
+    other: &Path,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    durable: Durable,
+) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let owner = |of: &Path| {
         // A slash at its end would have the kernel follow a link.
@@ -38,11 +64,11 @@ pub fn replace_like(path: &Path, bytes: &[u8], mode: u32, other: &Path) -> io::R
         at(&of, fs::symlink_metadata(&of)).map(|meta| (meta.uid(), meta.gid()))
     };
     if !nix::unistd::geteuid().is_root() {
-        replace(path, bytes, mode)
+        replace_with_owner(path, bytes, mode, None, durable)
     } else if owner(folder)?.0 != 0 {
-        with_rights_of(folder, || replace(path, bytes, mode))
+        with_rights_of(folder, || replace_with_owner(path, bytes, mode, None, durable))
     } else {
-        replace_with_owner(path, bytes, mode, Some(owner(other)?))
+        replace_with_owner(path, bytes, mode, Some(owner(other)?), durable)
     }
 }
 
@@ -51,10 +77,16 @@ pub fn replace_like(path: &Path, bytes: &[u8], mode: u32, other: &Path) -> io::R
 /// # Errors
 /// With the path in the text.
 pub fn replace_for_group(path: &Path, bytes: &[u8], group: u32) -> io::Result<()> {
-    replace_with_owner(path, bytes, 0o640, Some((0, group)))
+    replace_with_owner(path, bytes, 0o640, Some((0, group)), Durable::Yes)
 }
 
-fn replace_with_owner(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
+fn replace_with_owner(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+    durable: Durable,
+) -> io::Result<()> {
     let aside = aside(path);
     let write = || {
         // Somebody with fewer rights may be able to write in the folder, and have put a link or a folder here: what is
@@ -67,7 +99,9 @@ fn replace_with_owner(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, 
             std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
         }
         file.write_all(bytes)?;
-        file.sync_all()?;
+        if durable == Durable::Yes {
+            file.sync_all()?;
+        }
         match fs::rename(&aside, path) {
             Err(e) if e.kind() == io::ErrorKind::IsADirectory => {
                 remove(path)?;
@@ -77,7 +111,7 @@ fn replace_with_owner(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, 
         }
     };
     at(path, write())?;
-    sync_folder_of(path)
+    if durable == Durable::Yes { sync_folder_of(path) } else { Ok(()) }
 }
 
 /// The name under which a file is written before it is renamed: beside it, hidden, so that nothing that lists the

@@ -36,12 +36,17 @@ fn status_documents_are_as_the_published_schema_says() {
     // It has every state that there is: the metrics have a series for each.
     let text: Value = serde_json::from_slice(&fs::read(&schema).expect("a schema")).expect("JSON");
     let states = text["properties"]["status"]["properties"]["state"]["enum"].as_array().expect("states");
-    let series: Vec<_> =
-        states.iter().filter_map(Value::as_str).map(|s| format!("prestage_state{{state=\"{s}\"}} ")).collect();
+    let series: Vec<_> = states
+        .iter()
+        .filter_map(Value::as_str)
+        .map(|s| format!("prestage_state{{state=\"{s}\"}} "))
+        .collect();
     let golden = fs::read_to_string(project("agent/tests/data/prestage.prom")).expect("metrics");
     let written = golden.lines().filter(|line| line.starts_with("prestage_state{"));
     assert!(written.clone().count() == series.len());
-    written.zip(&series).for_each(|(line, series)| assert!(line.starts_with(series), "{line} is not {series}"));
+    written
+        .zip(&series)
+        .for_each(|(line, series)| assert!(line.starts_with(series), "{line} is not {series}"));
     let path = world.sandbox.path().join("status.json");
     let now = || {
         fs::write(&path, run(&mut world.node.prestage(["status", "--json"])).expect(0).stdout)

@@ -243,7 +243,8 @@ impl PackageManager for Apt<'_> {
         {
             hash_file(&mut hasher, &self.root.join(path));
         }
-        for folder in ["etc/apt/preferences.d", "etc/apt/apt.conf.d"] {
+        // What dpkg has not written into its status yet, because it was interrupted, is in the last of these.
+        for folder in ["etc/apt/preferences.d", "etc/apt/apt.conf.d", "var/lib/dpkg/updates"] {
             hash_folder(&mut hasher, &self.root.join(folder));
         }
         Ok(hasher.finish())

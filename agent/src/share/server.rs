@@ -7,7 +7,6 @@
 //! The socket comes from the service manager as standard input (`StandardInput=socket` of systemd.exec(5), or `wait` of
 //! inetd(8)): the standard library hands that out without unsafe code, which descriptor 3 would need.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -113,8 +112,8 @@ struct Server<'n> {
     max_clients: usize,
     clock: &'n dyn Clock,
     bucket: Mutex<Bucket>,
-    /// Connections by address.
-    clients: Mutex<BTreeMap<IpAddr, usize>>,
+    /// The address of each connection.
+    clients: Mutex<Vec<IpAddr>>,
 }
 
 /// A place among the clients; free again when it is dropped.
@@ -126,9 +125,8 @@ struct Place<'s> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut clients = lock(&self.server.clients);
-        match clients.get_mut(&self.address) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(clients.remove(&self.address)),
+        if let Some(place) = clients.iter().position(|address| *address == self.address) {
+            clients.swap_remove(place);
         }
     }
 }
@@ -196,12 +194,11 @@ impl Server<'_> {
     /// A place for a client; none, if there are too many.
     fn enter(&self, address: IpAddr) -> Option<Place<'_>> {
         let mut clients = lock(&self.clients);
-        let all: usize = clients.values().sum();
-        let of_it = clients.get(&address).copied().unwrap_or_default();
-        if all >= self.max_clients || (of_it >= FOR_ONE && !address.is_loopback()) {
+        let of_it = clients.iter().filter(|client| **client == address).count();
+        if clients.len() >= self.max_clients || (of_it >= FOR_ONE && !address.is_loopback()) {
             return None;
         }
-        clients.insert(address, of_it + 1);
+        clients.push(address);
         Some(Place { server: self, address })
     }
 

@@ -80,13 +80,17 @@ pub fn save(node: &Node, status: &mut NodeStatus) -> Result<()> {
     status.status.reports_queued = crate::queue::files(node).len() as u64;
     let json = format::json::pretty(status).map_err(|e| Error::io("status", &e.into()))?;
     let metrics = prometheus::render(status);
-    for (path, bytes) in
-        [(path(node), json.as_slice()), (node.state().join("prestage.prom"), metrics.as_bytes())]
-    {
-        // What root writes must stay replaceable by the fetch step's user.
-        host::file::replace_like(&path, bytes, 0o644, &node.fetched(""))?;
-    }
+    // What root writes must stay replaceable by the fetch step's user. The metrics are made of the status at the next step.
+    let like = node.fetched("");
+    host::file::rewrite_like(&node.state().join("prestage.prom"), metrics.as_bytes(), 0o644, &like)?;
+    host::file::replace_like(&path(node), &json, 0o644, &like)?;
     Ok(())
+}
+
+/// Whether it says something else of this node's reports than is so now.
+pub fn reports_differ(node: &Node, status: &NodeStatus) -> bool {
+    let (fleet, queued) = (crate::fleet::standing(node), crate::queue::files(node).len() as u64);
+    (&fleet, queued) != (&status.status.fleet, status.status.reports_queued)
 }
 
 /// The status for people, by the template `status.txt`.

@@ -9,7 +9,7 @@ use super::plan::Entry;
 /// One line for each package, in every rpm since EL6 (`EPOCHNUM` is younger).
 pub(super) const QUERY: &str = "%{NAME}\\t%{ARCH}\\t%|EPOCH?{%{EPOCH}}:{0}|:%{VERSION}-%{RELEASE}\\n";
 
-/// What rpm's database holds: of some packages more than one version.
+/// What rpm's database holds: of some packages more than one version, and of one that is to be removed none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Packages(pub(super) BTreeMap<PackageId, BTreeSet<String>>);
 
@@ -27,7 +27,8 @@ impl Packages {
     pub(super) fn inventory(&self) -> Inventory {
         let join =
             |versions: &BTreeSet<String>| versions.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-        Inventory(self.0.iter().map(|(id, versions)| (id.clone(), join(versions))).collect())
+        let there = self.0.iter().filter(|(_, versions)| !versions.is_empty());
+        Inventory(there.map(|(id, versions)| (id.clone(), join(versions))).collect())
     }
 }
 

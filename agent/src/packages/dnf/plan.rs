@@ -77,7 +77,6 @@ pub(super) fn resolution(plan: &Plan, installed: &Packages) -> std::result::Resu
             digest.map_err(|_| format!("the bundle's repodata has no SHA-256 of {}", entry.nevra()))?;
         files.push(WantedFile { sha256, path: None });
     }
-    after.0.retain(|_, versions| !versions.is_empty());
     Ok(Resolution {
         files,
         changes: installed.inventory().changes_to(&after.inventory()),
