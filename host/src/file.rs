@@ -172,7 +172,9 @@ pub fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let mut bytes = Vec::new();
+    // In one piece, where the kernel knows how long it is.
+    let length = file.metadata().map_or(0, |meta| meta.len().min(limit));
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     at(path, file.take(limit.saturating_add(1)).read_to_end(&mut bytes))?;
     if bytes.len() as u64 > limit {
         let text = format!("{}: larger than {limit} bytes", path.display());

@@ -150,7 +150,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 fn floods() -> Vec<Attack> {
     vec![
         attack("oversized", "a body that says 5 GiB", 413, "longer than", |s| {
-            raw(s, b"POST /api/v1/reports HTTP/1.1\r\nHost: x\r\nContent-Length: 5368709120\r\n\r\n{", false)
+            raw(s, b"POST /api/v1/reports HTTP/1.1\r\nHost: x\r\nContent-Length: 5368709120\r\n\r\n{")
         }),
         attack("oversized", "5 MiB in chunks, of no said length", 413, "longer than", |s| {
             let mut request =
@@ -160,7 +160,7 @@ fn floods() -> Vec<Attack> {
                 request.extend(vec![b' '; 1024 * 1024]);
                 request.extend(b"\r\n");
             }
-            raw(s, &request, false)
+            raw(s, &request)
         }),
         attack("oversized", "501 documents", 400, "more than 500", |s| {
             s.fleet.send(&vec![b"{}".to_vec(); 501]).into()
@@ -170,7 +170,7 @@ fn floods() -> Vec<Attack> {
             for n in 0..4000 {
                 request.extend(format!("X-{n}: xxxxxxxxxxxxxxxx\r\n").into_bytes());
             }
-            raw(s, &request, false)
+            raw(s, &request)
         }),
         attack("gzip bomb", "1 GiB of zeros in 1 MiB", 413, "longer than", |s| {
             let bomb = gzip(&vec![0; 1024 * 1024 * 1024]);
@@ -203,16 +203,16 @@ fn floods() -> Vec<Attack> {
             document["status"]["summary"] = "a\0b".into();
             s.fleet.send(&[s.node.seal(&document)]).into()
         }),
-        attack("malformed", "no HTTP", 400, "", |s| raw(s, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", false)),
+        attack("malformed", "no HTTP", 400, "", |s| raw(s, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")),
         attack("smuggled", "two lengths", 400, "", |s| {
             let request = b"POST /api/v1/reports HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 9\r\n\r\n{}";
-            raw(s, request, false)
+            raw(s, request)
         }),
         attack("slow", "a head, a byte a second", 0, "", |s| {
             slow(s, b"GET /api/v1/summary HTTP/1.1\r\nHost: x\r\nX: ")
         }),
         attack("slow", "a body that never comes", 408, "in time", |s| {
-            raw(s, b"POST /api/v1/reports HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", true)
+            raw(s, b"POST /api/v1/reports HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         }),
     ]
 }
@@ -273,7 +273,7 @@ fn outsiders() -> Vec<Attack> {
             let request = b"OPTIONS /api/v1/nodes/till-1/revoke HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\n\
                             Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: x-prestage-csrf\r\n\
                             Connection: close\r\n\r\n";
-            raw(s, request, false)
+            raw(s, request)
         }),
     ]
 }
@@ -332,7 +332,7 @@ fn injections() -> Vec<Attack> {
             s.fleet.get("/api/v1/nodes/x'%20OR%20'1'='1").with("viewer").send().into()
         }),
         attack("path traversal", "out of the dashboard", 404, "", |s| {
-            raw(s, b"GET /../../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", false)
+            raw(s, b"GET /../../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         }),
         attack("path traversal", "the same, in disguise", 404, "", |s| {
             s.fleet.get("/..%2f..%2f..%2fetc%2fpasswd").send().into()
@@ -349,18 +349,19 @@ fn injections() -> Vec<Attack> {
     ]
 }
 
-/// Sends bytes as they are, and reads what comes until the end; or, if it is to be cut off, until it is.
-fn raw(stage: &Stage, request: &[u8], waits: bool) -> Seen {
+/// Sends bytes as they are, and reads what comes until the end.
+fn raw(stage: &Stage, request: &[u8]) -> Seen {
     let started = Instant::now();
     let address = stage.fleet.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(CUT_OFF)).expect("a socket");
     // It may close before it has read everything.
     let _ = stream.write_all(request);
-    if !waits {
-        let _ = stream.shutdown(Shutdown::Write);
-    }
-    let mut answer = Vec::new();
+    let mut piece = [0; 1024];
+    let length = stream.read(&mut piece).unwrap_or(0);
+    let mut answer = piece[..length].to_vec();
+    // Not before it answers: who says no more may be taken for one who has gone.
+    let _ = stream.shutdown(Shutdown::Write);
     let _ = stream.read_to_end(&mut answer);
     parse(&answer, started.elapsed())
 }
