@@ -43,7 +43,7 @@ distribution_rust() {
 }
 
 # The C library of another processor, beside this machine's own and not in it: unpacked from this distribution's packages
-# for that processor. Sets $compiler, a gcc that takes it, and $native, a folder with the unwinder.
+# for that processor. Sets $compiler, a gcc that takes it, $archive, and $native, a folder with the unwinder.
 foreign_musl() {
     local sysroot=$cache/musl-$arch apt=() package
     install_missing "to build for $arch" "gcc-$triple" "libc6-dev-$arch-cross"
@@ -63,11 +63,33 @@ foreign_musl() {
         find "$sysroot/usr" -name musl-gcc.specs -exec sed "s|/usr/|$sysroot/usr/|g" {} \; >"$sysroot/musl-gcc.specs"
         printf '#!/bin/sh\nexec %s-gcc "$@" -specs %s\n' "$triple" "$sysroot/musl-gcc.specs" >"$sysroot/musl-gcc"
         chmod 755 "$sysroot/musl-gcc"
-        mkdir "$sysroot/native"
-        cp "$(find "$sysroot/usr" -name libunwind.a | head -n 1)" "$sysroot/native/"
         touch "$sysroot/ready"
     fi
-    compiler=$sysroot/musl-gcc native=$sysroot/native
+    compiler=$sysroot/musl-gcc native=$sysroot/native archive=$triple-ar
+    take_unwinder "$(find "$sysroot/usr" -name libunwind.a | head -n 1)"
+}
+
+# The unwinder alone in $native, so that nothing else of LLVM's is found by chance. The distribution made it for glibc, with
+# formats checked as its messages are printed, by a function that musl does not have.
+take_unwinder() {
+    rm -rf "$native"
+    mkdir -p "$native"
+    cp "$1" "$native/"
+    "$compiler" -O2 -c -o "$native/checked.o" -x c - <<'C'
+#include <stdarg.h>
+#include <stdio.h>
+
+int __fprintf_chk(FILE *file, int how, const char *format, ...)
+{
+    va_list values;
+    va_start(values, format);
+    int written = vfprintf(file, format, values);
+    va_end(values);
+    return written;
+}
+C
+    "$archive" rs "$native/libunwind.a" "$native/checked.o" 2>/dev/null
+    rm "$native/checked.o"
 }
 
 # Paths of the build host are no part of the program.
@@ -99,7 +121,7 @@ esac
 export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_SERVER_STRIP=none
 export CARGO_TARGET_DIR="$folder" CARGO_INCREMENTAL=0
 arguments=(build --locked --target "$target")
-compiler=musl-gcc
+compiler=musl-gcc archive=ar
 
 if have rustup && rustup target list --installed 2>/dev/null | grep -qx "$target"; then
     install_missing "to build against musl" musl-tools lld
@@ -114,15 +136,13 @@ else
     install_missing "to build against musl" musl-tools lld $(distribution_rust)
     rustc=/usr/bin/rustc cargo=/usr/bin/cargo
     recent "$rustc" || die "$rustc is too old"
-    # The unwinder of this distribution's LLVM: gcc's wants what musl does not have. The folder holds it alone, so
-    # that nothing else of LLVM's is found by chance.
+    # The unwinder of this distribution's LLVM: gcc's wants what musl does not have.
     unwinder=$(apt-cache --names-only search '^libunwind-[0-9]+-dev$' | cut -d' ' -f1 | sort -V | head -n 1)
     : "${unwinder:?no libunwind-NN-dev in this distribution}"
     if [ "$output" = "$folder" ]; then
         install_missing "to build against musl" "$unwinder"
         native=$folder/native
-        mkdir -p "$native"
-        cp "$(dpkg -L "$unwinder" | grep '/libunwind\.a$' | head -n 1)" "$native/"
+        take_unwinder "$(dpkg -L "$unwinder" | grep '/libunwind\.a$' | head -n 1)"
     else
         foreign_musl
     fi
