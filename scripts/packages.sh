@@ -155,7 +155,9 @@ rpmbuild -bb --target "$(uname -m)" --define "_topdir $build" --define "_rpmdir 
 if [ "${1:-}" = check ]; then
     install_missing "to check packages" lintian rpmlint
     say "lintian"
-    lintian --fail-on error,warning,info --display-info --tag-display-limit 0 "$folder"/*.deb >&2 ||
+    # What it takes for words in machine code comes and goes with each build, so an override may have nothing to override.
+    lintian --fail-on error,warning,info --display-info --tag-display-limit 0 --suppress-tags unused-override \
+        "$folder"/*.deb >&2 ||
         die "lintian finds something in the DEB packages"
     say "rpmlint"
     rpmlint --config "$project/packaging/rpm/rpmlint.toml" "$folder"/*.rpm >"$folder/rpmlint.log" 2>&1 || {
