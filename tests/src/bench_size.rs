@@ -19,7 +19,7 @@ const MEMORY: (u64, u64) = (6 * 1024, 3 * 1024);
 /// Milliseconds of CPU of a run that has nothing to do.
 const CPU: f64 = 10.0;
 
-/// A short run may end between two looks at its memory.
+/// Runs of a verb that is quick to repeat: the most of all counts.
 const ROUNDS: usize = 10;
 
 /// Packages of the bundle, and bytes of the largest.

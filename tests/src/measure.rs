@@ -1,18 +1,19 @@
 //! Time, CPU and peak memory of a program.
 //!
 //! What GNU time calls the maximum resident set is that of the largest process of the tree; a node's verbs start apt,
-//! which is larger than they are. So the program's own peak is read from `/proc/PID/status` while it runs: VmHWM only
-//! grows, so that the last reading before the end is its peak.
+//! which is larger than they are. So the program is stopped at its end, while it still has its memory, and its own peak is
+//! read from `/proc/PID/status` (VmHWM; `PTRACE_O_TRACEEXIT` of ptrace(2)). It runs at its own speed until then.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use nix::sys::ptrace;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
-
-/// How often the program's memory is read.
-const INTERVAL: Duration = Duration::from_millis(2);
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 /// What a program needed.
 #[derive(Clone, Copy, Debug)]
@@ -32,19 +33,12 @@ pub struct Measured {
 /// Runs `command` to its end. CPU time is what this process's children have used meanwhile: run one at a time.
 ///
 /// # Errors
-/// If it cannot be started.
+/// If it cannot be started, or not be traced: another tracer holds it, or it ended within microseconds.
 pub fn measure(command: &mut Command) -> io::Result<Measured> {
     let before = cpu_of_children()?;
     let start = Instant::now();
-    let mut child = command.spawn()?;
-    let mut own_kib = 0;
-    let status = loop {
-        own_kib = own_kib.max(peak_kib(&child));
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        std::thread::sleep(INTERVAL);
-    };
+    let child = command.spawn()?;
+    let (status, own_kib) = traced_to_its_end(&child)?;
     let seconds = start.elapsed().as_secs_f64();
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     Ok(Measured {
@@ -54,6 +48,25 @@ pub fn measure(command: &mut Command) -> io::Result<Measured> {
         tree_kib: u64::try_from(usage.max_rss()).unwrap_or(0),
         own_kib,
     })
+}
+
+/// How it ended, and its peak memory in KiB.
+fn traced_to_its_end(child: &Child) -> io::Result<(ExitStatus, u64)> {
+    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACEEXIT)?;
+    let mut own_kib = 0;
+    loop {
+        match waitpid(pid, None)? {
+            WaitStatus::Exited(_, code) => return Ok((ExitStatus::from_raw(code << 8), own_kib)),
+            WaitStatus::Signaled(_, signal, _) => return Ok((ExitStatus::from_raw(signal as i32), own_kib)),
+            WaitStatus::PtraceEvent(..) => {
+                own_kib = own_kib.max(peak_kib(child));
+                ptrace::cont(pid, None)?;
+            },
+            WaitStatus::Stopped(_, signal) => ptrace::cont(pid, signal)?,
+            _ => {},
+        }
+    }
 }
 
 /// The child's peak memory so far; 0 once it is gone.
@@ -78,10 +91,19 @@ mod tests {
     #[test]
     fn the_programs_own_peak_is_not_that_of_its_children() {
         // The child of the shell holds 64 MiB; the shell does not.
-        let script = "dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null; sleep 0.05";
+        let script = "dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null; true";
         let measured = measure(Command::new("sh").args(["-c", script])).unwrap();
         assert!(measured.status.success());
         assert!(measured.own_kib > 100 && measured.own_kib < 32 * 1024, "{measured:?}");
         assert!(measured.tree_kib > 64 * 1024, "{measured:?}");
+    }
+
+    #[test]
+    fn the_peak_of_a_program_that_ends_at_once_is_known_and_its_end_is_told() {
+        let measured = measure(Command::new("sh").args(["-c", "exit 7"])).unwrap();
+        assert_eq!(measured.status.code(), Some(7));
+        assert!(measured.own_kib > 100, "{measured:?}");
+        let killed = measure(Command::new("sh").args(["-c", "kill -9 $$"])).unwrap();
+        assert_eq!(killed.status.signal(), Some(9));
     }
 }
