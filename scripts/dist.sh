@@ -119,7 +119,7 @@ aarch64-*) same p256_point_mul_base_vartime p256_point_mul_base ;;
 esac
 # Symbols are kept beside the program, to see where its bytes are.
 export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_SERVER_STRIP=none
-export CARGO_TARGET_DIR="$folder" CARGO_INCREMENTAL=0
+export CARGO_INCREMENTAL=0
 arguments=(build --locked --target "$target")
 compiler=musl-gcc archive=ar
 
@@ -167,7 +167,8 @@ key=${target//-/_}
 export "CC_$key=$compiler" "CARGO_TARGET_$(tr '[:lower:]' '[:upper:]' <<<"$key")_LINKER=$compiler"
 for program in "${programs[@]}"; do
     profile=release
-    export "CFLAGS_$key="
+    # Flags are those of one program, so what it is made of is its own too.
+    export CARGO_TARGET_DIR="$folder/build/$program" "CFLAGS_$key="
     case $program in
     prestage)
         export "CFLAGS_$key=$small_c"
@@ -179,7 +180,7 @@ for program in "${programs[@]}"; do
         ;;
     *) build "${small[@]}" ;;
     esac
-    cp "$folder/$target/$profile/$program" "$output/$program.unstripped"
+    cp "$CARGO_TARGET_DIR/$target/$profile/$program" "$output/$program.unstripped"
     prefix=$triple-
     [ "$output" != "$folder" ] || prefix=
     "${prefix}strip" --strip-all --remove-section=.comment -o "$output/$program" "$output/$program.unstripped"
