@@ -31,7 +31,7 @@ archive=$cache/archive-minimal
 keyrings=()
 while read -r keyring; do keyrings+=(--keyring="$keyring"); done <"$archive/keyrings"
 mmdebstrap --quiet --mode=root --variant=minbase --format=directory --aptopt='APT::Install-Recommends "false"' \
-    --include="$(IFS=,; echo "${peers[*]}"),openssl,squashfs-tools,cpio" "${keyrings[@]}" \
+    --include="$(IFS=,; echo "${peers[*]}"),openssl,squashfs-tools,cpio,createrepo-c" "${keyrings[@]}" \
     "$(awk 'NR == 1 { print $3 }' "$archive/release.list")" "$root" "$archive/release.list" >&2
 mount -t proc proc "$root/proc"
 inside() { chroot "$root" "$@"; }
@@ -88,12 +88,14 @@ cat >"$root/bench/swu/sw-description" <<SW
 software = { version = "1.0"; hardware-compatibility: [ "1.0" ];
   files: ( { filename = "content"; path = "/bench/in/content"; sha256 = "$(sha256sum "$root/bench/tree/content" | cut -d' ' -f1)"; } ); }
 SW
-(cd "$root/bench/swu" && printf '%s\n' sw-description content | cpio -o -H crc --quiet) >"$root/bench/update.swu"
+inside openssl cms -sign -in /bench/swu/sw-description -out /bench/swu/sw-description.sig -signer /bench/cert.pem \
+    -inkey /bench/key.pem -outform DER -nosmimecap -binary
+(cd "$root/bench/swu" && printf '%s\n' sw-description sw-description.sig content | cpio -o -H crc --quiet) >"$root/bench/update.swu"
 printf 'board 1.0\n' >"$root/etc/hwrevision"
 swupdate=/usr/bin/swupdate
 [ -x "$root$swupdate" ] || swupdate=$(inside sh -c 'command -v swupdate')
-row swupdate "$(with_libraries "$swupdate")" "verify (swupdate -c)" chroot "$root" "$swupdate" -c -i /bench/update.swu
-row swupdate "$(with_libraries "$swupdate")" "install one file (swupdate -i)" chroot "$root" "$swupdate" -i /bench/update.swu
+row swupdate "$(with_libraries "$swupdate")" "verify (swupdate -c)" chroot "$root" "$swupdate" -k /bench/cert.pem -c -i /bench/update.swu
+row swupdate "$(with_libraries "$swupdate")" "install one file (swupdate -i)" chroot "$root" "$swupdate" -k /bench/cert.pem -i /bench/update.swu
 
 # --- casync: chunks of the same tree ------------------------------------------------------------------------------------
 inside casync make --store=/bench/store.castr /bench/tree.caidx /bench/tree >/dev/null 2>&1
@@ -101,7 +103,10 @@ row casync "$(with_libraries /usr/bin/casync)" "extract, each chunk verified (ca
 
 # --- package managers with their timers: a look with nothing to do --------------------------------------------------------
 row unattended-upgrades "$(python_closure unattended-upgrades)" "dry run, nothing to do" chroot "$root" unattended-upgrade --dry-run
-row "dnf (dnf-automatic calls it)" "$(python_closure dnf)" "check-update, no repository" chroot "$root" dnf -q --setopt=reposdir=/nowhere check-update
+mkdir -p "$root/bench/repository" "$root/bench/repos"
+inside createrepo_c --quiet /bench/repository
+printf '[peer]\nname=peer\nbaseurl=file:///bench/repository\ngpgcheck=0\n' >"$root/bench/repos/peer.repo"
+row "dnf (dnf-automatic calls it)" "$(python_closure dnf)" "check-update, an empty repository" chroot "$root" dnf -q --releasever=9 --setopt=reposdir=/bench/repos check-update
 
 # --- prestage -------------------------------------------------------------------------------------------------------------
 mkdir -p "$target/bench-size"

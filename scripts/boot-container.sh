@@ -21,6 +21,8 @@ exec unshare --mount --propagation private /bin/bash -euc '
     group=/sys/fs/cgroup/prestage-container-$$
     mkdir -p "$group"
     echo $$ >"$group/cgroup.procs"
+    # One that is there already shows the processes of this machine, and nspawn would leave it to the container.
+    umount "$root/proc" 2>/dev/null || true
     export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
     exec systemd-nspawn --quiet --directory "$root" --boot --register=no --keep-unit --private-network --console=pipe "$@"
 ' boot "$root" "$@"

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::debs::Deb;
-use crate::measure::measure;
+use crate::measure::{measure, measure_apart};
 use crate::sandbox::{command, program, run};
 use crate::services::{Authority, Nginx};
 use crate::world::{VERSION, World};
@@ -135,8 +135,8 @@ pub fn print_peer_rows() {
         World::with(&[Deb::new("till-data", "1.0")], &[Deb::new("till-data", "2.0").payload(LARGEST)]);
     let size = fs::metadata(program("prestage")).expect("the program").len();
     let tar = world.export("export.tar");
-    let row = |what: &str, mut verb: Command| {
-        let measured = measure(verb.stdout(std::process::Stdio::null())).expect("the agent");
+    let row = |what: &str, verb: Command| {
+        let measured = measure_apart(&verb).expect("the agent");
         assert!(measured.status.success(), "{what}: {:?}", measured.status);
         println!(
             "| prestage | {size} | {what} | {} | {} | {:.3} |",

@@ -50,6 +50,33 @@ pub fn measure(command: &mut Command) -> io::Result<Measured> {
     })
 }
 
+/// The same by a [`prestage-lab`](../bin/lab.rs), which this program is: the largest process of the tree is then one of this
+/// command's, and not of what ran before it.
+///
+/// # Errors
+/// As [`measure`]; or if that program says nothing.
+pub fn measure_apart(command: &Command) -> io::Result<Measured> {
+    let said = tempfile::NamedTempFile::new()?;
+    let mut apart = Command::new(std::env::current_exe()?);
+    apart.arg("measure").arg(said.path()).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => apart.env(name, value),
+            None => apart.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        apart.current_dir(folder);
+    }
+    let status = apart.stdout(std::process::Stdio::null()).status()?;
+    let text = std::fs::read_to_string(said.path())?;
+    let words: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let &[seconds, cpu_seconds, tree_kib, own_kib] = words.as_slice() else {
+        return Err(io::Error::other(format!("it says {text:?}")));
+    };
+    Ok(Measured { status, seconds, cpu_seconds, tree_kib: tree_kib as u64, own_kib: own_kib as u64 })
+}
+
 /// How it ended, and its peak memory in KiB.
 fn traced_to_its_end(child: &Child) -> io::Result<(ExitStatus, u64)> {
     let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
@@ -62,9 +89,9 @@ fn traced_to_its_end(child: &Child) -> io::Result<(ExitStatus, u64)> {
             WaitStatus::PtraceEvent(..) => {
                 own_kib = own_kib.max(peak_kib(child));
                 ptrace::cont(pid, None)?;
-            },
+            }
             WaitStatus::Stopped(_, signal) => ptrace::cont(pid, signal)?,
-            _ => {},
+            _ => {}
         }
     }
 }

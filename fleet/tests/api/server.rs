@@ -138,7 +138,7 @@ impl Fleet {
         let sqlite = format!("sqlite:{}", folder.path().join("fleet.db").display());
         let url = database.unwrap_or(&sqlite);
         let config = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nrequest-timeout-seconds = 5\nnumbers-seconds = 0\n[limits]\nrequests = 0\n[database]\nurl = \"{url}\"\n{more}"
+            "[server]\nlisten = \"127.0.0.1:0\"\nrequest-timeout-seconds = 5\nnumbers-seconds = 0\n[limits]\nrequests = 0\nenrollments = 0\n[database]\nurl = \"{url}\"\n{more}"
         );
         std::fs::write(folder.path().join("fleet.toml"), config).expect("a file");
         let agent = ureq::Agent::config_builder()
