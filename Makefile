@@ -19,6 +19,7 @@
 #   make bench-api  what one fleet server takes, on SQLite and on PostgreSQL, in one run with ratios
 #   make test-kill  kill -9 of the agent and its children, 500 times at random, from fetch to rollback (root; half an hour;
 #                   KILLS=50 make test-kill: some minutes; PRESTAGE_SEED=N does the same again)
+#   make test-static  the end-to-end cases of TLS, proxies, names and package managers with the shipped, static agent (root)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
 #   make test-vm    real machines: restore points, boots, power cuts (root; hours without KVM;
 #                   CASE='WORD...' make test-vm: only the cases with such a word; --list shows them)
@@ -36,7 +37,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm demo-fleet failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers test-dashboard bench-delta attacks-api bench-api
+.PHONY: all setup build demo test attacks test-kill test-long lint fuzz bench bench-fetch bench-fleet clean demo-rpm demo-fleet failure-table bench-rpm dist dist-cross bench-refresh test-vm packages test-packages test-monitoring bench-size bench-peers test-dashboard bench-delta attacks-api bench-api test-static
 
 nextest := $(shell command -v cargo-nextest 2>/dev/null)
 deny := $(shell command -v cargo-deny 2>/dev/null)
@@ -133,10 +134,17 @@ attacks-api: setup
 bench-api: setup
 	@cargo bench --quiet --profile server -p prestage-fleet --bench load
 
+test-static: dist
+	@scripts/node-root.sh minimal >/dev/null
+	scripts/rpm-root.sh >/dev/null
+	cargo build --quiet --workspace --bins --tests
+	cargo build --quiet --release -p prestage-build
+	scripts/test-static.sh
+
 test-long: setup
 	@scripts/node-root.sh minimal >/dev/null
 	cargo build --quiet --workspace --bins --tests
-	cargo test -p prestage-tests --test e2e -- --ignored --test-threads 1 --skip packaged:: --skip monitoring::
+	cargo test -p prestage-tests --test e2e -- --ignored --test-threads 1 --skip packaged:: --skip monitoring:: --skip roots::
 
 test-kill: setup
 	@scripts/node-root.sh minimal >/dev/null

@@ -23,6 +23,7 @@ mod proxy; // real web servers and a real proxy
 mod rate; // the cap as the wire sees it
 mod resume; // interruptions of every kind, at random
 mod rollout; // batch by batch, stopped, taken back: by signed plans alone
+mod roots; // what the shipped agent needs of a system: nothing
 mod rpm; // what only RPM nodes and repositories have
 mod safety; // restore points, health, going back, boots, and the agent killed at every record
 mod server_misbehaviour; // whatever a server answers has one defined end
