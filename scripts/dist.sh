@@ -61,7 +61,11 @@ foreign_musl() {
         rm -r "$sysroot/apt"
         # The compiler's part of musl-gcc, with the paths of this folder.
         find "$sysroot/usr" -name musl-gcc.specs -exec sed "s|/usr/|$sysroot/usr/|g" {} \; >"$sysroot/musl-gcc.specs"
-        printf '#!/bin/sh\nexec %s-gcc "$@" -specs %s\n' "$triple" "$sysroot/musl-gcc.specs" >"$sysroot/musl-gcc"
+        # A gcc for another processor asks for a linker of that processor; LLVM's links for all.
+        mkdir -p "$sysroot/bin"
+        ln -s "$(command -v ld.lld)" "$sysroot/bin/$triple-ld.lld"
+        ln -s "$(command -v ld.lld)" "$sysroot/bin/ld.lld"
+        printf '#!/bin/sh\nexec %s-gcc -B%s "$@" -specs %s\n' "$triple" "$sysroot/bin/" "$sysroot/musl-gcc.specs" >"$sysroot/musl-gcc"
         chmod 755 "$sysroot/musl-gcc"
         touch "$sysroot/ready"
     fi
