@@ -55,7 +55,8 @@ foreign_musl() {
         apt=(apt-get -q -o "APT::Architecture=$arch" -o "APT::Architectures=$arch" -o "APT::Sandbox::User=root"
             -o "Dir::State=$sysroot/apt" -o "Dir::State::lists=$sysroot/apt/lists" -o "Dir::State::status=$sysroot/apt/status"
             -o "Dir::Cache=$sysroot/apt")
-        "${apt[@]}" update >&2
+        # One list that its mirror is just changing is no reason to stop: the packages may stand in another.
+        "${apt[@]}" update >&2 || say "not every package list of $arch could be read: going on with those that could"
         (cd "$sysroot/apt" && "${apt[@]}" download musl-dev "$unwinder" >&2)
         for package in "$sysroot"/apt/*.deb; do dpkg-deb -x "$package" "$sysroot"; done
         rm -r "$sysroot/apt"

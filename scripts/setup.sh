@@ -19,6 +19,7 @@ dnf:/usr/bin/dnf-3:resolves for nodes with RPM packages
 dnf-plugins-core:/usr/lib/python3/dist-packages/dnf-plugins/reposync.py:mirrors a repository, which is measured against
 rpm:/usr/bin/rpmbuild:makes, signs and checks RPM packages
 createrepo-c:/usr/bin/createrepo_c:describes RPM packages
+python3-createrepo-c:/usr/lib/python3/dist-packages/createrepo_c/__init__.py:reads what describes them, apart from dnf
 openssl:/usr/bin/openssl:is measured against, and signs for the build tool
 openssh-client:/usr/bin/ssh-agent:holds keys that the build tool signs with
 curl:/usr/bin/curl:reads the repository as an ordinary client

@@ -4,7 +4,6 @@
 //! Made once, by `prestage enroll` or the first `prestage report` that root runs. Who has the key can speak for this node
 //! to the fleet server, and do nothing else.
 
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use format::envelope::Token;
 use format::node_key::{KEY_FILE, NodeKey};
 use host::file;
 use nix::unistd::{Group, geteuid};
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::error::{Error, Exit, Result};
 use crate::node::Node;
@@ -89,11 +89,10 @@ fn group(node: &Node) -> u32 {
     folder.or_else(named).unwrap_or(0)
 }
 
-/// 32 bytes from the kernel (random(4)).
+/// 32 bytes from the kernel (getrandom(2)), which also gives them where there is no /dev.
 fn random() -> Result<[u8; 32]> {
-    let path = Path::new("/dev/urandom");
     let mut seed = [0; 32];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut seed));
-    read.map_err(|e| Error::file(path, &e))?;
+    let failed = |_| Error::new(Exit::Io, "the kernel gives no random bytes", "look at its log");
+    SystemRandom::new().fill(&mut seed).map_err(failed)?;
     Ok(seed)
 }
