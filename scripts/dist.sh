@@ -103,8 +103,12 @@ flags=("--remap-path-prefix=$project=prestage" "--remap-path-prefix=${CARGO_HOME
 small=() small_agent=()
 # No back trace is ever printed: a panic ends the program. 180 KB.
 small+=("-Cforce-unwind-tables=no")
-# Machine code that is there more than once is made a function: -Oz as clang does it for other processors.
-small+=("-Cllvm-args=-enable-machine-outliner=always" "-Cllvm-args=-machine-outliner-reruns=2")
+# Machine code that is there more than once is made a function: -Oz as clang does it for other processors. Not for 32-bit
+# ARM: there LLVM's second run makes functions of functions that call without having kept where to return to, and for ever.
+case $target in
+armv7-*) ;;
+*) small+=("-Cllvm-args=-enable-machine-outliner=always" "-Cllvm-args=-machine-outliner-reruns=2") ;;
+esac
 # Functions that came out the same are one: LLVM's linker sees it, the usual one does not. 20 KB.
 small+=("-Clink-arg=-fuse-ld=lld" "-Clink-arg=-Wl,--icf=all,--no-dynamic-linker")
 # Of SHA-256 for processors without instructions for it, and of SHA-512, the rounds are a loop. 14 KB.

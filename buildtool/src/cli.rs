@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use format::name::{BundleVersion, CycleId, Variant};
+use format::time::UnixTime;
 
 use crate::delegated::{BUNDLES, POLICIES};
 use crate::signer::DEFAULT_SECONDS;
@@ -539,6 +540,17 @@ pub enum PolicyVerb {
         to: Option<BundleVersion>,
         #[command(flatten)]
         args: ControlArgs,
+    },
+    /// Let nodes that refused the policy's bundle try it again. Published at once.
+    Release {
+        #[command(flatten)]
+        args: ControlArgs,
+        /// The bundle, which must be the policy's.
+        #[arg(long, value_name = "VERSION")]
+        bundle: BundleVersion,
+        /// Only where it was refused before this time (RFC 3339, UTC); now, without it.
+        #[arg(long, value_name = "TIME")]
+        before: Option<UnixTime>,
     },
     /// Print the CustomResourceDefinition that lets a Kubernetes API server keep policies.
     Crd,

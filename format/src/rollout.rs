@@ -70,6 +70,9 @@ pub struct RolloutPlan {
     pub previous: Option<BundleVersion>,
     /// The version that was left by `policy rollback`. As long as Git still names it, publishing leaves the policy where it is.
     pub rolled_back_from: Option<BundleVersion>,
+    /// Who refused the bundle before this time may try it again (`policy release`). Publishing from Git writes it into the
+    /// policy, which is where nodes read it.
+    pub released: Option<UnixTime>,
     /// When this version was first published; a republication keeps it.
     pub started_at: UnixTime,
     /// The number of nodes that it was made for, canaries included; none, where only shares of them were needed.
@@ -162,12 +165,21 @@ pub enum Action {
     Resume,
     /// `rollback`: the policy was taken back to an older bundle.
     Rollback,
+    /// `release`: nodes that refused the bundle may try it again.
+    Release,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 6] =
-        [Action::Publish, Action::Retime, Action::Pause, Action::Halt, Action::Resume, Action::Rollback];
+    pub const ALL: [Action; 7] = [
+        Action::Publish,
+        Action::Retime,
+        Action::Pause,
+        Action::Halt,
+        Action::Resume,
+        Action::Rollback,
+        Action::Release,
+    ];
 
     /// As it is written.
     pub fn as_str(self) -> &'static str {
@@ -178,6 +190,7 @@ impl Action {
             Action::Halt => "halt",
             Action::Resume => "resume",
             Action::Rollback => "rollback",
+            Action::Release => "release",
         }
     }
 }
@@ -305,7 +318,9 @@ impl RolloutPlan {
 
     /// The act that brought the present state, if one did: who stopped it, when and why.
     pub fn last_control(&self) -> Option<&Act> {
-        self.history.iter().rfind(|act| !matches!(act.action, Action::Publish | Action::Retime))
+        self.history
+            .iter()
+            .rfind(|act| !matches!(act.action, Action::Publish | Action::Retime | Action::Release))
     }
 
     /// Writes down what was done; of too many acts the oldest go.

@@ -10,6 +10,7 @@ use format::status::State;
 use lab::debs::Deb;
 use lab::forge::Forge;
 use lab::node::Node;
+use lab::repository::Part;
 use lab::sandbox::{Output, command, program, run, succeed};
 use lab::world::{VERSION, World, new_packages, old_packages};
 use serde_json::Value;
@@ -349,6 +350,27 @@ fn a_document_that_was_valid_before_there_were_plans_still_is() {
     publish_policies(&world, &[text]);
     let targets = Forge::new(&world.centre).read("policies")["signed"]["targets"].take();
     assert_eq!(targets.as_object().map(serde_json::Map::len), Some(1));
+    on(&world.node, ["run"]).expect(0);
+    world.assert_patched();
+}
+
+#[test]
+fn a_bundle_that_a_whole_fleet_refuses_is_released_by_one_command_and_no_node_is_visited() {
+    let world = world();
+    world.configure("[node.labels]\nrole = \"till\"\n[fetch]\nquarantine = \"until-released\"\n");
+    publish_policies(&world, &[policy("tills", "till", VERSION, "")]);
+    let at = world.centre.offset_of("till-data", 1000);
+    world.centre.flip(Part::BundleData, at);
+    on(&world.node, ["fetch"]).expect(2).says(&["till-data"]);
+    world.centre.flip(Part::BundleData, at);
+    on(&world.node, ["run"]).expect(2).says(&["refused"]);
+    // A bundle that is not the policy's has nothing to be released for.
+    control(&world, "release", &["--bundle", SECOND]).expect(1).says(&[VERSION, "would change nothing"]);
+    control(&world, "release", &["--bundle", VERSION])
+        .expect(0)
+        .says(&["may try it again", "receipts stay blank"]);
+    // Git, which knows nothing of it, is published again before the node hears of it.
+    publish_policies(&world, &[policy("tills", "till", VERSION, "")]);
     on(&world.node, ["run"]).expect(0);
     world.assert_patched();
 }

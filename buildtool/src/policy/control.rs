@@ -1,9 +1,11 @@
-//! What can be done with a rollout that is published: stop it, let it go on, take it back. Pure.
+//! What can be done with a rollout that is published: stop it, let it go on, take it back, let nodes that
+//! refused the bundle try it again. Pure.
 //!
 //! One act, one publication: so that the fleet server can halt a rollout by calling one command. Git stays what counts: the
 //! next publication from there says what it finds ([`super::publication`]).
 
 use format::name::BundleVersion;
+use format::policy::MAX_ENTRIES;
 use format::rollout::{Action, PlanState, RolloutPlan};
 use format::time::UnixTime;
 
@@ -24,6 +26,13 @@ pub enum Control {
     Resume,
     /// Back to this bundle; without one, to the one before.
     Rollback(Option<BundleVersion>),
+    /// Who refused the bundle may try it again.
+    Release {
+        /// The policy's bundle.
+        version: BundleVersion,
+        /// If it was refused before this time.
+        before: UnixTime,
+    },
 }
 
 impl Control {
@@ -33,6 +42,7 @@ impl Control {
             Control::Halt => Action::Halt,
             Control::Resume => Action::Resume,
             Control::Rollback(_) => Action::Rollback,
+            Control::Release { .. } => Action::Release,
         }
     }
 }
@@ -52,16 +62,15 @@ pub fn control(
     bundles: &[export::Published],
 ) -> Result<Controlled, String> {
     let id = published.policy.id();
-    if let Control::Rollback(to) = what {
-        return roll_back(published, to.as_ref(), begun, bundles);
-    }
-    let mut plan = current(published, begun)?;
-    let was = plan.state;
     let state = match what {
         Control::Pause => PlanState::Paused,
         Control::Halt => PlanState::Halted,
-        Control::Resume | Control::Rollback(_) => PlanState::Running,
+        Control::Resume => PlanState::Running,
+        Control::Rollback(to) => return roll_back(published, to.as_ref(), begun, bundles),
+        Control::Release { version, before } => return release(published, version, *before, begun),
     };
+    let mut plan = current(published, begun)?;
+    let was = plan.state;
     let left = plan.rolled_back_from.clone();
     // A halt says more than a pause.
     let is_so = was == state || (was, state) == (PlanState::Halted, PlanState::Paused);
@@ -102,6 +111,40 @@ fn current(published: &Published, begun: &Begun<'_>) -> Result<RolloutPlan, Stri
             rollout::plan(&plain, None, begun)
         }
     }
+}
+
+/// Lets nodes try the policy's bundle again. What Git says of releases is not touched: the plan remembers this one.
+fn release(
+    published: &Published,
+    version: &BundleVersion,
+    before: UnixTime,
+    begun: &Begun<'_>,
+) -> Result<Controlled, String> {
+    let mut policy = published.policy.clone();
+    let id = policy.id();
+    if *version != policy.bundle.version {
+        return Err(format!(
+            "{id}: its nodes are to have bundle {}: releasing {version} would change nothing",
+            policy.bundle.version
+        ));
+    }
+    // What will be refused has not been looked at by anybody.
+    let before = before.min(begun.now);
+    if policy.release.get(version).is_some_and(|released| *released >= before) {
+        return Ok((None, format!("{id}: who refused bundle {version} before {before} is released already")));
+    }
+    let mut plan = current(published, begun)?;
+    plan.released = Some(before);
+    plan.record(begun.act(Action::Release));
+    policy.release.insert(version.clone(), before);
+    if policy.release.len() > MAX_ENTRIES {
+        return Err(format!("{id}: its quarantine.release is full: take old bundles out of it in Git"));
+    }
+    let said = format!(
+        "{id}: nodes that refused bundle {version} before {before} may try it again ({}, {})",
+        begun.by, begun.reason
+    );
+    Ok((Some(Published { policy, plan: Some(plan) }), said))
 }
 
 fn roll_back(

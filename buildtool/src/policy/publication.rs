@@ -88,6 +88,9 @@ fn one(
         }
     }
     let is_same_rollout = plan.is_some_and(|plan| plan.is_of(policy));
+    if let Some(before) = plan.filter(|_| is_same_rollout).and_then(|plan| plan.released) {
+        release(policy, before);
+    }
     let is_same_way = old.is_some_and(|old| old.rollout == policy.rollout);
     if let Some(plan) = plan.filter(|_| is_same_rollout && is_same_way) {
         let mut plan = plan.clone();
@@ -126,6 +129,7 @@ fn one(
             // The same bundle in another way: who stopped it has not been asked.
             true => {
                 new.state = plan.state;
+                new.released = plan.released;
                 let act = new.history.pop();
                 new.history = plan.history.clone();
                 act.into_iter().for_each(|act| new.record(act));
@@ -146,6 +150,12 @@ fn one(
     }
     notes.push(format!("{id}: {}", in_words(&new)));
     Ok(Some(new))
+}
+
+/// What was released on the published repository stays so as long as the bundle is the same; Git may say a later time.
+fn release(policy: &mut PatchPolicy, before: UnixTime) {
+    let released = policy.release.entry(policy.bundle.version.clone()).or_insert(before);
+    *released = before.max(*released);
 }
 
 /// Who stopped it, and why.

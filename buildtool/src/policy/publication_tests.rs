@@ -118,6 +118,30 @@ fn a_rollback_stays_while_git_still_names_what_was_left() {
 }
 
 #[test]
+fn a_release_stays_as_long_as_the_bundle_is_the_same_whatever_git_says_of_it() {
+    let released = |published: &[Published]| published[0].policy.release.clone();
+    let release =
+        |version: &str, before: UnixTime| Control::Release { version: version.parse().unwrap(), before };
+    for strategy in [BATCHES, ""] {
+        let (first, _) = publish(policy("42", strategy), &[], 0);
+        // Not of what is still to come.
+        let (now, said) = act(&first, &release("42", at(900)), 5);
+        assert!(said.contains("bundle 42 before") && said.contains("(ann, tills are slow)"), "{said}");
+        assert_eq!(released(&now), BTreeMap::from([("42".parse().unwrap(), at(5))]));
+        assert_eq!(plan(&now).state, PlanState::Running);
+        assert_eq!(act(&now, &release("42", at(4)), 6).0, now);
+        // Somebody merges something else, and Git knows nothing of it.
+        assert_eq!(publish(policy("42", strategy), &now, 7).0, now);
+        let wider = BATCHES.replace("25%", "50%");
+        assert_eq!(released(&publish(policy("42", &wider), &now, 7).0), released(&now));
+        // Stopping and going on is another matter.
+        let (halted, _) = act(&now, &Control::Halt, 8);
+        assert_eq!(plan(&act(&halted, &release("42", at(8)), 9).0).state, PlanState::Halted);
+        assert_eq!(released(&publish(policy("43", strategy), &now, 9).0), BTreeMap::new());
+    }
+}
+
+#[test]
 fn a_policy_without_a_strategy_has_no_plan_until_it_is_stopped() {
     let (first, _) = publish(policy("42", ""), &[], 0);
     assert_eq!(first[0].plan, None);

@@ -80,6 +80,7 @@ pub fn plan(policy: &PatchPolicy, fleet: Option<&Fleet>, begun: &Begun<'_>) -> R
         bundle_version: policy.bundle.version.clone(),
         previous: None,
         rolled_back_from: None,
+        released: None,
         started_at: begun.now,
         nodes: nodes.filter(|n| *n > 0),
         local_time: clock.is_local,

@@ -33,6 +33,10 @@ pub fn run(verb: PolicyVerb, context: &Context) -> Result<Answer> {
         PolicyVerb::Halt(args) => control(&args, &Control::Halt, context),
         PolicyVerb::Resume(args) => control(&args, &Control::Resume, context),
         PolicyVerb::Rollback { to, args } => control(&args, &Control::Rollback(to), context),
+        PolicyVerb::Release { args, bundle: version, before } => {
+            let before = before.unwrap_or(context.now);
+            control(&args, &Control::Release { version, before }, context)
+        }
         PolicyVerb::Crd => {
             let text = policy::crd();
             let json = json!({ "yaml": text });

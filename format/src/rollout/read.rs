@@ -10,13 +10,14 @@ use crate::policy::read::{Problem, Walk};
 use crate::policy::{Namespace, PolicyName};
 
 /// What a plan may say.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "apiVersion",
     "kind",
     "policy",
     "bundleVersion",
     "previous",
     "rolledBackFrom",
+    "released",
     "startedAt",
     "nodes",
     "localTime",
@@ -47,6 +48,7 @@ fn document(walk: &mut Walk, json: &Json<'_>) -> Option<RolloutPlan> {
     let bundle_version = walk.required(json, "bundleVersion", Walk::parsed);
     let previous = walk.optional(json, "previous", Walk::parsed);
     let rolled_back_from = walk.optional(json, "rolledBackFrom", Walk::parsed);
+    let released = walk.optional(json, "released", Walk::parsed);
     let started_at = walk.required(json, "startedAt", Walk::parsed);
     let nodes = walk.optional(json, "nodes", |w, j| w.number(j, 1..=MAX_NODES as u32)).map(u64::from);
     let local_time = walk.optional(json, "localTime", Walk::truth).unwrap_or(false);
@@ -73,6 +75,7 @@ fn document(walk: &mut Walk, json: &Json<'_>) -> Option<RolloutPlan> {
         bundle_version: bundle_version?,
         previous,
         rolled_back_from,
+        released,
         started_at: started_at?,
         nodes,
         local_time,

@@ -34,6 +34,7 @@ fn plan(nodes: u64, size: u64, canary: bool) -> RolloutPlan {
         bundle_version: version("20261123-42"),
         previous: Some(version("20261116-41")),
         rolled_back_from: None,
+        released: None,
         started_at: start,
         nodes: Some(nodes),
         local_time: false,

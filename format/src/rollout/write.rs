@@ -15,6 +15,7 @@ pub(super) fn plan(plan: &RolloutPlan) -> Json<'static> {
         ("bundleVersion", Some(text(&plan.bundle_version))),
         ("previous", plan.previous.as_ref().map(text)),
         ("rolledBackFrom", plan.rolled_back_from.as_ref().map(text)),
+        ("released", plan.released.map(text)),
         ("startedAt", Some(text(plan.started_at))),
         ("nodes", plan.nodes.map(number)),
         ("localTime", plan.local_time.then_some(Json::Bool(true))),
