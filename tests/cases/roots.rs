@@ -35,6 +35,12 @@ fn the_shipped_agent_enrols_over_https_in_a_debian_root_an_el_like_one_and_an_em
         let _ = fs::remove_dir_all(root.join("etc/prestage"));
         fs::create_dir_all(root.join(bundle).parent().unwrap_or(Path::new("/"))).expect("a folder");
         fs::copy(program("prestage"), root.join("prestage")).expect("the agent");
+        if root == empty {
+            // Nothing there says what it is a node of.
+            fs::create_dir_all(root.join("etc/prestage")).expect("a folder");
+            let text = format!("[node]\nvariant = \"{}\"\n", world.node.variant());
+            fs::write(root.join("etc/prestage/agent.toml"), text).expect("a configuration");
+        }
         let enrol = || {
             let arguments =
                 ["enroll", "--repository", &url, "--root-fingerprint", &fingerprint, "--id", "till-1"];
