@@ -6,6 +6,8 @@ mod crash; // killed while it writes
 mod openapi; // what it says of itself
 mod postgres; // a database server of our own
 mod server; // a fleet server, as its users see it
+mod several; // several servers at one database
+mod tls; // by the server itself
 
 use postgres::Cluster;
 use server::Fleet;

@@ -1,10 +1,12 @@
-//! A fleet server, as its users see it: the real program with a configuration of its own, asked over HTTP.
+//! A fleet server, as its users see it: the real program with a configuration of its own, asked over HTTP. Or several of
+//! them at one database, which are asked in turn.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use format::digest::Sha256;
@@ -22,12 +24,17 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_prestage-fleet");
 pub struct Fleet {
     /// What it has for itself.
     pub folder: TempDir,
-    server: Option<Child>,
-    /// Where it listens.
+    servers: Vec<(Child, String)>,
+    /// How many there are to be.
+    count: usize,
+    /// Whose turn it is.
+    turn: AtomicUsize,
+    /// Where it listens; the first, of several.
     pub url: String,
     /// Tokens by role.
     pub tokens: BTreeMap<&'static str, String>,
-    agent: ureq::Agent,
+    /// What asks.
+    pub agent: ureq::Agent,
     /// The process that [`Fleet::strike`] kills, if it is not the server.
     pub victim: Option<u32>,
     /// Everything that was asked and answered, for whoever compares it with the description.
@@ -63,6 +70,7 @@ impl Reply {
 /// A request in the making.
 pub struct Ask<'f> {
     fleet: &'f Fleet,
+    url: String,
     method: &'static str,
     path: String,
     headers: Vec<(String, String)>,
@@ -93,6 +101,12 @@ impl Ask<'_> {
         self
     }
 
+    /// To this server, and no other.
+    pub fn at(mut self, server: usize) -> Self {
+        self.url.clone_from(&self.fleet.servers[server].1);
+        self
+    }
+
     /// Sends it.
     pub fn send(self) -> Reply {
         self.try_send().unwrap_or_else(|e| panic!("no answer: {e}"))
@@ -100,9 +114,8 @@ impl Ask<'_> {
 
     /// Sends it to a server that may not be there.
     pub fn try_send(self) -> Result<Reply, ureq::Error> {
-        let mut request = ureq::http::Request::builder()
-            .method(self.method)
-            .uri(format!("{}{}", self.fleet.url, self.path));
+        let mut request =
+            ureq::http::Request::builder().method(self.method).uri(format!("{}{}", self.url, self.path));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -134,6 +147,11 @@ impl Ask<'_> {
 impl Fleet {
     /// A server with a database at `url`, or SQLite in its own folder, and this in its configuration.
     pub fn start(database: Option<&str>, more: &str) -> Fleet {
+        Fleet::start_several(1, database, more)
+    }
+
+    /// So many at one database, which requests go to in turn, as a load balancer has it.
+    pub fn start_several(count: usize, database: Option<&str>, more: &str) -> Fleet {
         let folder = tempfile::Builder::new().prefix("prestage-fleet-").tempdir().expect("a folder");
         let sqlite = format!("sqlite:{}", folder.path().join("fleet.db").display());
         let url = database.unwrap_or(&sqlite);
@@ -148,7 +166,9 @@ impl Fleet {
             .build();
         let mut fleet = Fleet {
             folder,
-            server: None,
+            servers: Vec::new(),
+            count,
+            turn: AtomicUsize::new(0),
             url: String::new(),
             tokens: BTreeMap::new(),
             agent: ureq::Agent::new_with_config(agent),
@@ -185,6 +205,14 @@ impl Fleet {
 
     /// Starts the server, and waits until it listens.
     pub fn up(&mut self) {
+        while self.servers.len() < self.count {
+            let server = self.start_one();
+            self.servers.push(server);
+        }
+        self.url.clone_from(&self.servers[0].1);
+    }
+
+    fn start_one(&self) -> (Child, String) {
         let path = self.folder.path().join("log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(path).expect("a log");
         let mut server =
@@ -192,9 +220,9 @@ impl Fleet {
         let mut line = String::new();
         let stdout = server.stdout.take().expect("a pipe");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
-        self.server = Some(server);
         let url = line.trim().strip_prefix("listening on ");
-        self.url = url.unwrap_or_else(|| panic!("{line:?}: {}", self.log())).to_owned();
+        let url = url.unwrap_or_else(|| panic!("{line:?}: {}", self.log())).to_owned();
+        (server, url)
     }
 
     /// What it has logged.
@@ -204,38 +232,56 @@ impl Fleet {
 
     /// Kills it as a power cut would.
     pub fn kill(&mut self) {
-        if let Some(mut server) = self.server.take() {
+        for (mut server, _) in self.servers.drain(..) {
             server.kill().expect("kill");
             server.wait().expect("wait");
         }
     }
 
+    /// Kills the first of several; the others go on.
+    pub fn drop_first(&mut self) {
+        self.signal("KILL", self.id());
+        self.servers.remove(0).0.wait().expect("wait");
+        self.url.clone_from(&self.servers[0].1);
+    }
+
+    /// The process of the first one.
+    pub fn id(&self) -> u32 {
+        self.servers.first().expect("a server").0.id()
+    }
+
     /// Kills the victim while others are using the server.
     pub fn strike(&self) {
-        let id = self.victim.or(self.server.as_ref().map(Child::id)).expect("a victim");
-        let killed = Command::new("kill").args(["-KILL", &id.to_string()]).status().expect("kill");
-        assert!(killed.success());
+        self.signal("KILL", self.victim.unwrap_or_else(|| self.id()));
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str, process: u32) {
+        let sent =
+            Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().expect("kill");
+        assert!(sent.success());
     }
 
     /// Tells it to end, and waits until it has.
     pub fn end(&mut self) -> std::process::ExitStatus {
-        let mut server = self.server.take().expect("a server");
-        let told = Command::new("kill").args(["-TERM", &server.id().to_string()]).status().expect("kill");
-        assert!(told.success());
+        self.signal("TERM", self.id());
+        let (mut server, _) = self.servers.remove(0);
         server.wait().expect("wait")
     }
 
     /// Its peak memory, in KiB.
     pub fn peak_kib(&self) -> u64 {
-        let id = self.server.as_ref().expect("a server").id();
-        let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status"));
+        let status = std::fs::read_to_string(Path::new("/proc").join(self.id().to_string()).join("status"));
         let status = status.expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
         line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
     }
 
     fn ask(&self, method: &'static str, path: &str) -> Ask<'_> {
-        Ask { fleet: self, method, path: path.into(), headers: Vec::new(), body: None }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let url =
+            self.servers.get(turn % self.servers.len().max(1)).map_or(&self.url, |(_, url)| url).clone();
+        Ask { fleet: self, url, method, path: path.into(), headers: Vec::new(), body: None }
     }
 
     /// GET
