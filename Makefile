@@ -8,6 +8,7 @@
 #   make test-packages  their life: installed, upgraded, removed, purged; booted under systemd; the agent patches itself (root)
 #   make test-dashboard  the fleet dashboard in a real Chromium, with 10,000 nodes; pictures in target/dashboard (root)
 #   make test-monitoring  an alert fires for a quarantined node and is resolved, with the distribution's Prometheus (root)
+#   make test-kube  policies in a real Kubernetes API server, and the bridge that writes their status (root; builds that server)
 #   make demo       the whole path on this machine with real packages (root)
 #   make demo-rpm   the same with a node of rpm and dnf (root)
 #   make demo-fleet a fleet of 50 real agents: a policy by pull request, a rollout, an automatic halt, the revert; pictures of
@@ -19,7 +20,7 @@
 #   make bench-api  what one fleet server takes, on SQLite and on PostgreSQL, in one run with ratios
 #   make test-kill  kill -9 of the agent and its children, 500 times at random, from fetch to rollback (root; half an hour;
 #                   KILLS=50 make test-kill: some minutes; PRESTAGE_SEED=N does the same again)
-#   make test-static  the end-to-end cases of TLS, proxies, names and package managers with the shipped, static agent (root)
+#   make test-static test-kube  the end-to-end cases of TLS, proxies, names and package managers with the shipped, static agent (root)
 #   make test-long  the cases that take minutes: bundles over 4 GiB (root)
 #   make test-vm    real machines: restore points, boots, power cuts (root; hours without KVM;
 #                   CASE='WORD...' make test-vm: only the cases with such a word; --list shows them)
@@ -86,6 +87,17 @@ test-packages: packages
 	cargo build --quiet --workspace --bins --tests
 	PRESTAGE_PACKAGES=$(CURDIR)/target/packages PRESTAGE_PACKAGES_REBUILT=$(CURDIR)/target/packages-rebuilt \
 	    cargo test -p prestage-tests --test e2e -- --ignored --nocapture packaged::
+
+# etcd is installed for it, and Kubernetes' API server for custom resources built out of the distribution's sources.
+test-kube: setup
+	@. scripts/lib.sh
+	install_missing "to keep what Kubernetes' API server serves" etcd-server
+	server=$$(scripts/kube-apiserver.sh)
+	scripts/node-root.sh minimal >/dev/null
+	cargo build --quiet --workspace --bins --tests
+	cargo build --quiet -p prestage-fleet --features kube --bin prestage-fleet --target-dir target/kube
+	KUBE_APISERVER=$$server PRESTAGE_FLEET_KUBE=$(CURDIR)/target/kube/debug/prestage-fleet \
+	    cargo test -p prestage-tests --test e2e -- --ignored --nocapture kube::
 
 demo: setup
 	@cargo build --release -p prestage -p prestage-build -p prestage-tests

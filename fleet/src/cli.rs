@@ -67,6 +67,9 @@ enum Verb {
         /// The copy. Must not be there yet.
         file: PathBuf,
     },
+    /// Writes how rollouts go into the status of PatchPolicies that a Kubernetes API server keeps.
+    #[cfg(feature = "kube")]
+    Kube(Kube),
 }
 
 #[derive(Debug, Subcommand)]
@@ -168,6 +171,30 @@ struct Export {
     output: Option<PathBuf>,
 }
 
+/// The API server is found as kubectl finds it: KUBECONFIG, ~/.kube/config, or from within a pod.
+#[cfg(feature = "kube")]
+#[derive(Debug, Args)]
+struct Kube {
+    /// The fleet server.
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// A file with the token of a viewer.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// Certificates that vouch for an https URL.
+    #[arg(long, value_name = "FILE", default_value = "/etc/ssl/certs/ca-certificates.crt")]
+    ca_file: PathBuf,
+    /// Only policies of this namespace.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// How often to ask the fleet server, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
+    /// Once, and no more.
+    #[arg(long)]
+    once: bool,
+}
+
 /// The command line as a value: for the manual.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -235,6 +262,15 @@ pub fn run() -> Result<()> {
         Verb::Import(import) => take(&open(&settings)?, &import),
         Verb::Export(wanted) => export(&open(&settings)?, wanted),
         Verb::Backup { file } => backup(&open(&settings)?, &file),
+        #[cfg(feature = "kube")]
+        Verb::Kube(kube) => crate::kube::bridge::run(&crate::kube::bridge::Bridge {
+            server: kube.server,
+            token_file: kube.token_file,
+            ca_file: kube.ca_file,
+            namespace: kube.namespace,
+            every: std::time::Duration::from_secs(kube.every),
+            once: kube.once,
+        }),
     }
 }
 

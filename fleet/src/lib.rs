@@ -13,6 +13,7 @@ pub mod control;
 pub mod error;
 pub mod events;
 pub mod ingest;
+pub mod kube;
 pub mod limits;
 pub mod metrics;
 pub mod repository;

@@ -108,20 +108,8 @@ impl Source {
         if settings.location.starts_with('/') {
             return Ok(Source::Folder(settings.location.clone().into()));
         }
-        let mut config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
-            .user_agent(concat!("prestage-fleet/", env!("CARGO_PKG_VERSION")));
-        if settings.location.starts_with("https:") {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let tls = TlsConfig::builder()
-                .unversioned_rustls_crypto_provider(provider)
-                .root_certs(RootCerts::new_with_certs(&certificates(&settings.ca_file)?))
-                .build();
-            config = config.tls_config(tls);
-        }
         Ok(Source::Http {
-            agent: ureq::Agent::new_with_config(config.build()),
+            agent: client(&settings.location, &settings.ca_file)?,
             base: settings.location.clone(),
         })
     }
@@ -150,6 +138,26 @@ impl Source {
     fn need(&self, path: &str, limit: u64) -> Result<Vec<u8>, String> {
         self.read(path, limit)?.ok_or_else(|| format!("there is no {path}"))
     }
+}
+
+/// Who asks the server at `url`: an http or https URL, for which the certificates of a file are believed.
+///
+/// # Errors
+/// If that file is needed and there is none.
+pub fn client(url: &str, ca_file: &Path) -> Result<ureq::Agent, String> {
+    let mut config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(TIMEOUT))
+        .user_agent(concat!("prestage-fleet/", env!("CARGO_PKG_VERSION")));
+    if url.starts_with("https:") {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(provider)
+            .root_certs(RootCerts::new_with_certs(&certificates(ca_file)?))
+            .build();
+        config = config.tls_config(tls);
+    }
+    Ok(ureq::Agent::new_with_config(config.build()))
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {

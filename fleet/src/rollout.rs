@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use format::digest::Sha256;
 use format::policy::{PatchPolicy, RolloutType, select};
 use format::rollout::{PlanState, RolloutPlan};
 use format::time::UnixTime;
@@ -53,6 +54,8 @@ pub struct Rollout {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// What exactly is published: of the policy in canonical form.
+    pub policy_sha256: Sha256,
     /// The bundle.
     pub bundle: String,
     /// `running`, `paused`, `halted`, `done`, `unplanned`.
@@ -154,6 +157,7 @@ pub fn look(policy: &PatchPolicy, plan: Option<&RolloutPlan>, nodes: &[&Member],
     Rollout {
         namespace: policy.namespace.to_string(),
         name: policy.name.to_string(),
+        policy_sha256: Sha256::of(&policy.to_json()),
         bundle,
         state,
         plan: plan.cloned(),
@@ -276,6 +280,7 @@ impl Rollout {
         json!({
             "namespace": self.namespace,
             "name": self.name,
+            "policySha256": self.policy_sha256,
             "bundle": self.bundle,
             "state": self.state,
             "reason": last.map(|act| &act.reason),

@@ -13,6 +13,7 @@ mod huge; // sizes beyond 32 bits
 mod idle_poll; // what a node costs that has nothing to do, and when it comes
 mod incoming; // an export is pushed, and not always to its end
 mod interrupted; // the agent dies in the middle of an install
+mod kube; // policies in a Kubernetes API server, and what their status says
 mod lvm; // restore points by LVM that fail, or that are all that is left
 mod mirrors; // several mirrors, liars among them, and those that ask who we are
 mod monitoring; // what monitoring sees: schemas, alerts, dashboard

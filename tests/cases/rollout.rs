@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::policy::{SECOND, policy, publish_policies, publish_policies_with, world};
 
 /// Batches of one node, an hour apart, canaries first.
-const BATCHES: &str = "  rolloutStrategy:\n    type: RollingUpdate\n    batchSize: 1\n    batchDelayMinutes: 60\n    canary:\n      \
+pub(crate) const BATCHES: &str = "  rolloutStrategy:\n    type: RollingUpdate\n    batchSize: 1\n    batchDelayMinutes: 60\n    canary:\n      \
                        matchLabels:\n        ring: canary\n    failureThreshold: \"5%\"\n";
 
 /// A till of its own, ready to fetch.
@@ -46,7 +46,7 @@ fn on<const N: usize>(node: &Node, args: [&str; N]) -> Output {
 }
 
 /// `policy VERB` on the published repository, by ann.
-fn control(world: &World, verb: &str, more: &[&str]) -> Output {
+pub(crate) fn control(world: &World, verb: &str, more: &[&str]) -> Output {
     let centre = &world.centre;
     let mut command = centre.build(["policy", verb]);
     command.arg(centre.repository()).args([

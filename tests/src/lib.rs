@@ -18,6 +18,7 @@ pub mod forge; // what the thief of a key can make of a repository
 mod gpg; // a key of its own for each archive
 pub mod http; // just enough HTTP/1.1 to be a server that misbehaves
 pub mod kill; // kill -9 at random, hundreds of times, and the table of how each ended
+pub mod kube; // a small real Kubernetes API server
 pub mod line; // a thin line between two network namespaces
 pub mod measure; // time, CPU and peak memory of a program
 pub mod monitoring; // node_exporter and Prometheus

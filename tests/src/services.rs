@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::sandbox::{Running, Sandbox, command, succeed};
+use crate::sandbox::{Running, Sandbox, command, program, succeed};
 use crate::server::PATIENCE;
 
 /// A server process. It ends with the value.
@@ -134,6 +134,56 @@ impl Nginx {
     }
 }
 
+/// The fleet server over a published repository, which it reads each second; its database is SQLite.
+pub struct FleetServer {
+    service: Service,
+    config: PathBuf,
+}
+
+impl FleetServer {
+    /// One with a folder of its own.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start(sandbox: &Sandbox, repository: &Path) -> FleetServer {
+        let folder = sandbox.path().join("fleet-server");
+        let config = folder.join("fleet.toml");
+        let service = Service::start(&folder, |port| {
+            let text = format!(
+                "[server]\nlisten = \"127.0.0.1:{port}\"\n[database]\nurl = \"sqlite:{}\"\n\
+                 [repository]\nlocation = {repository:?}\nroot = {:?}\nevery-seconds = 1\n",
+                folder.join("fleet.db").display(),
+                repository.join("metadata/1.root.json"),
+            );
+            fs::write(&config, text).expect("a configuration");
+            let mut server = command(program("prestage-fleet"));
+            server.arg("--config").arg(&config).arg("serve");
+            server
+        });
+        FleetServer { service, config }
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.service.port)
+    }
+
+    /// Kills it as a power cut would.
+    ///
+    /// # Panics
+    /// If it cannot be killed.
+    pub fn kill(&self) {
+        let id = self.service.process.as_ref().expect("a server").id();
+        succeed(command("kill").args(["-KILL", &id.to_string()]));
+    }
+
+    /// A command of its administrator, that must succeed; what it printed.
+    pub fn administer(&self, arguments: &[&str]) -> String {
+        let mut command = command(program("prestage-fleet"));
+        succeed(command.arg("--config").arg(&self.config).args(arguments)).trim().to_owned()
+    }
+}
+
 /// A forward proxy.
 pub struct Tinyproxy(Service);
 
@@ -216,7 +266,10 @@ impl Authority {
         let authority = Authority { folder: sandbox.path().join(name) };
         fs::create_dir_all(&authority.folder).expect("a folder for an authority");
         let (key, certificate) = (authority.folder.join("ca.key"), authority.certificate());
-        succeed(request(name).args(["-x509", "-days", "2", "-keyout"]).arg(key).arg("-out").arg(certificate));
+        let subject = format!("/CN={name}");
+        succeed(
+            request(&subject).args(["-x509", "-days", "2", "-keyout"]).arg(key).arg("-out").arg(certificate),
+        );
         authority
     }
 
@@ -227,9 +280,14 @@ impl Authority {
 
     /// Issues a certificate for 127.0.0.1, good for servers and clients: its file and that of its key.
     pub fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
+        self.issue_to(name, &format!("/CN={name}"))
+    }
+
+    /// The same, for whoever is called so (`/O=…/CN=…`).
+    pub fn issue_to(&self, name: &str, subject: &str) -> (PathBuf, PathBuf) {
         let file = |ending: &str| self.folder.join(format!("{name}.{ending}"));
         let (csr, key, certificate, extensions) = (file("csr"), file("key"), file("crt"), file("ext"));
-        succeed(request(name).arg("-keyout").arg(&key).arg("-out").arg(&csr));
+        succeed(request(subject).arg("-keyout").arg(&key).arg("-out").arg(&csr));
         fs::write(
             &extensions,
             "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n",
@@ -243,9 +301,9 @@ impl Authority {
     }
 }
 
-fn request(name: &str) -> std::process::Command {
+fn request(subject: &str) -> std::process::Command {
     let mut request = command("openssl");
     request.args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    request.args(["-subj", &format!("/CN={name}")]);
+    request.args(["-subj", subject]);
     request
 }
