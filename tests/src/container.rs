@@ -1,4 +1,4 @@
-//! A node whose systemd is running, in a container of systemd-nspawn. `make test-systemd` installs that.
+//! A node whose systemd is running, in a container of systemd-nspawn. `make test-packages` installs that.
 
 use std::fs;
 use std::path::Path;

@@ -41,9 +41,11 @@ pub enum Format {
 struct Looked {
     advisories: HashMap<String, Option<Vec<Value>>>,
     inventories: HashMap<String, Option<Vec<Value>>>,
+    /// Of a bundle, those that concern nodes with an installed set: most nodes of a fleet have the same.
+    concerning: HashMap<(String, String), Option<Vec<Value>>>,
 }
 
-/// Sets of packages that are remembered while an answer is written.
+/// Sets of packages, and what concerns them, that are remembered while an answer is written.
 const MAX_LOOKED: usize = 200;
 
 impl Looked {
@@ -68,13 +70,34 @@ impl Looked {
         Ok(found)
     }
 
+    /// The advisories that concern a node with this bundle and installed set.
+    fn concerning(
+        &mut self,
+        sql: &mut dyn Sql,
+        had: &compliance::Install,
+    ) -> StoreResult<Option<Vec<Value>>> {
+        let key = (had.index.clone(), had.inventory.clone());
+        if let Some(known) = self.concerning.get(&key) {
+            return Ok(known.clone());
+        }
+        let installed = self.inventory(sql, &had.inventory)?;
+        let found = self.advisories(sql, &had.index)?.map(|all| relevant(all, installed.as_deref()));
+        if self.concerning.len() >= MAX_LOOKED {
+            self.concerning.clear();
+        }
+        self.concerning.insert(key, found.clone());
+        Ok(found)
+    }
+
     /// A line as it is answered.
     fn answer(&mut self, sql: &mut dyn Sql, line: Line, with_packages: bool) -> StoreResult<Value> {
         let had = line.had;
         let (mut advisories, mut installed) = (None, None);
         if let Some(had) = &had {
-            installed = self.inventory(sql, &had.inventory)?;
-            advisories = self.advisories(sql, &had.index)?.map(|all| relevant(all, installed.as_deref()));
+            advisories = self.concerning(sql, had)?;
+            if with_packages {
+                installed = self.inventory(sql, &had.inventory)?;
+            }
         }
         let text =
             |pick: fn(&compliance::Install) -> &String| had.as_ref().map(pick).filter(|it| !it.is_empty());
@@ -88,7 +111,7 @@ impl Looked {
             "since": had.as_ref().map(|it| times::text(it.since)),
             "inventory": text(|it| &it.inventory),
             "advisories": advisories,
-            "packages": installed.filter(|_| with_packages),
+            "packages": installed,
             "outcome": Some(line.outcome).filter(|it| !it.is_empty()),
             "outcomeAt": times::maybe(line.outcome_at),
         }))
