@@ -37,7 +37,7 @@ fn the_status_of_a_policy_in_kubernetes_says_how_its_rollout_goes() {
     assert_eq!(created.code, 201, "{created:?}");
 
     world.release(SECOND);
-    let fleet = FleetServer::start(&world.sandbox, &world.centre.repository());
+    let fleet = FleetServer::start(&world.sandbox, &world.centre.repository(), "");
     let token = world.sandbox.path().join("viewer.token");
     fs::write(&token, fleet.administer(&["token", "new", "--name", "bridge", "--role", "viewer"]))
         .expect("a file");

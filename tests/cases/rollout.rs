@@ -13,8 +13,9 @@ use lab::forge::Forge;
 use lab::node::Node;
 use lab::repository::Part;
 use lab::sandbox::{Output, command, program, run, succeed};
+use lab::services::FleetServer;
 use lab::world::{VERSION, World, new_packages, old_packages};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::policy::{SECOND, policy, publish_policies, publish_policies_with, world};
 
@@ -355,6 +356,30 @@ fn a_document_that_was_valid_before_there_were_plans_still_is() {
     world.assert_patched();
 }
 
+/// `[control]` as the shipped configuration proposes it, for this world's repository and keys.
+fn shipped_control(world: &World) -> String {
+    let shipped = include_str!("../../packaging/config/fleet.toml");
+    let from = shipped.split_once("[control]").expect("a section").1;
+    let section = from.split_once("\n[").expect("another section").0;
+    // From the beginning of each command to the end of its list.
+    let (mut out, mut inside) = (String::from("[control]\n"), false);
+    for line in section.lines().filter_map(|line| line.strip_prefix("# ")) {
+        inside |= line.starts_with("command = [") || line.starts_with("release-command = [");
+        if inside {
+            out += &format!("{line}\n");
+        }
+        inside &= !line.ends_with(']');
+    }
+    let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    out = out
+        .replace("/usr/bin/prestage-build", &path(&program("prestage-build")))
+        .replace("/srv/prestage/repository", &path(&world.centre.repository()));
+    for role in ["policies", "snapshot", "timestamp"] {
+        out = out.replace(&format!("/etc/prestage-build/{role}.key"), &path(&world.centre.key(role)));
+    }
+    out
+}
+
 #[test]
 fn a_bundle_that_a_whole_fleet_refuses_is_released_by_one_command_and_no_node_is_visited() {
     let world = world();
@@ -370,9 +395,15 @@ fn a_bundle_that_a_whole_fleet_refuses_is_released_by_one_command_and_no_node_is
     lab::wait::until("the next second", Duration::from_secs(5), || world.node.clock() > since);
     // A bundle that is not the policy's has nothing to be released for.
     control(&world, "release", &["--bundle", SECOND]).expect(1).says(&[VERSION, "would change nothing"]);
-    control(&world, "release", &["--bundle", VERSION])
-        .expect(0)
-        .says(&["may try it again", "receipts stay blank"]);
+    // By an operator of the fleet server, whose configuration is the shipped one but for where things are.
+    let fleet = FleetServer::start(&world.sandbox, &world.centre.repository(), &shipped_control(&world));
+    let token = fleet.administer(&["token", "new", "--name", "ann", "--role", "operator"]);
+    let asked = json!({"policy": "operations/tills", "bundle": VERSION, "reason": "receipts stay blank"});
+    let mut curl = command("curl");
+    curl.args(["-sS", "--fail-with-body", "-H", &format!("Authorization: Bearer {token}"), "-H"]);
+    curl.args(["Content-Type: application/json", "-d", &asked.to_string()]);
+    let url = format!("{}/api/v1/quarantine/release", fleet.url());
+    run(curl.arg(url)).expect(0).says(&["may try it again", "ann, receipts stay blank"]);
     // Git, which knows nothing of it, is published again before the node hears of it.
     publish_policies(&world, &[policy("tills", "till", VERSION, "")]);
     on(&world.node, ["run"]).expect(0);

@@ -141,17 +141,17 @@ pub struct FleetServer {
 }
 
 impl FleetServer {
-    /// One with a folder of its own.
+    /// One with a folder of its own, and this in its configuration.
     ///
     /// # Panics
     /// If it does not start.
-    pub fn start(sandbox: &Sandbox, repository: &Path) -> FleetServer {
+    pub fn start(sandbox: &Sandbox, repository: &Path, more: &str) -> FleetServer {
         let folder = sandbox.path().join("fleet-server");
         let config = folder.join("fleet.toml");
         let service = Service::start(&folder, |port| {
             let text = format!(
                 "[server]\nlisten = \"127.0.0.1:{port}\"\n[database]\nurl = \"sqlite:{}\"\n\
-                 [repository]\nlocation = {repository:?}\nroot = {:?}\nevery-seconds = 1\n",
+                 [repository]\nlocation = {repository:?}\nroot = {:?}\nevery-seconds = 1\n{more}",
                 folder.join("fleet.db").display(),
                 repository.join("metadata/1.root.json"),
             );
