@@ -61,7 +61,12 @@ pub fn status(object: &Value, heard: Heard<'_>, now: UnixTime) -> Value {
     {
         new.insert("observedGeneration".into(), generation.clone());
     }
-    new.insert("conditions".into(), Value::Array(with_times(&old["conditions"], conditions, now)));
+    let mut conditions = with_times(&old["conditions"], conditions, now);
+    if matches!(heard, Heard::Away(_)) {
+        let had = old["conditions"].as_array().into_iter().flatten();
+        conditions.extend(had.filter(|it| it["type"] != "Ready").cloned());
+    }
+    new.insert("conditions".into(), Value::Array(conditions));
     Value::Object(new)
 }
 
@@ -199,7 +204,7 @@ fn ready(status: &'static str, reason: &'static str, message: String) -> Conditi
     Condition { kind: "Ready", status, reason, message }
 }
 
-/// Conditions as an object has them; one whose status stays keeps its time, and one that nothing is known of goes.
+/// Conditions as an object has them; one whose status stays keeps its time.
 fn with_times(old: &Value, conditions: Vec<Condition>, now: UnixTime) -> Vec<Value> {
     let had = old.as_array().map(Vec::as_slice).unwrap_or_default();
     let one = |condition: Condition| {

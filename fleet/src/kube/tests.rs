@@ -116,4 +116,10 @@ fn a_fleet_server_that_is_away_leaves_what_was_known_and_says_that_it_is_old() {
     let told = status(&object, Heard::Away("no answer"), NOW.plus(60));
     assert_eq!(condition(&told, "Ready"), ("Unknown", "FleetServerAway"));
     assert_eq!((&told["installed"], &told["observedGeneration"]), (&json!(4), &json!(3)));
+    assert_eq!(
+        told["conditions"].as_array().unwrap()[1..],
+        object["status"]["conditions"].as_array().unwrap()[1..]
+    );
+    object["status"] = told.clone();
+    assert_eq!(status(&object, Heard::Away("no answer"), NOW.plus(120)), told);
 }
